@@ -1,0 +1,307 @@
+"""Runs in a store: an immutable folder each, chained by hashes, with `latest.json` as the point of commit.
+
+Objects are written first, then the manifest that names their hashes, then `latest.json`. A crash before that last
+write leaves a folder that nothing points to, never a half run.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tempfile
+import zlib
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import groupby
+from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import msgspec
+
+from audit.errors import StateError, StoreError
+from audit.model import Connection, Coverage, Finding, GatewayKey
+from audit.store import read_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from audit.store import Store
+
+LATEST = "latest.json"
+CONNECTIONS = "connections.ndjson.gz"
+FINDINGS = "findings.ndjson.gz"
+TREND_RUNS = 90
+_LARGEST_LINE = 1 << 20
+
+
+class StoredObject(msgspec.Struct, frozen=True):
+    """`bytes` and `sha256` are those of the object as it is stored; `key` counts from the store's root."""
+
+    key: str
+    bytes: int
+    sha256: str
+
+
+class Link(msgspec.Struct, frozen=True):
+    """The run before, with the hash of its manifest."""
+
+    run_id: str
+    sha256: str
+
+
+class RuleUsed(msgspec.Struct, frozen=True):
+    """A rule of this run. `not_evaluated` says why it was not, "" where it was."""
+
+    id: str
+    sha256: str
+    not_evaluated: str
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Findings of this run by status, the open ones by severity; `carried` were out of scope and are in neither."""
+
+    by_status: dict[str, int]
+    by_severity: dict[str, int]
+    carried: int
+
+
+class TrendPoint(msgspec.Struct, frozen=True):
+    """One run in the history that every manifest carries."""
+
+    run_id: str
+    now: str
+    by_status: dict[str, int]
+    by_severity: dict[str, int]
+    covered: int
+    gateways: int
+
+
+class RunScope(msgspec.Struct, frozen=True):
+    """What the run was limited to; empty lists for everything."""
+
+    gateways: list[str]
+    rules: list[str]
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """`manifest.json`: what a run did, read and left behind. Instants as in `times`."""
+
+    run_id: str
+    mode: str
+    started_at: str
+    finished_at: str
+    now: str
+    version: str
+    scope: RunScope
+    rules: list[RuleUsed]
+    policy_sha256: str | None
+    coverage: list[Coverage]
+    counts: Counts
+    trend: list[TrendPoint]
+    objects: list[StoredObject]
+    parent: Link | None
+
+
+class Latest(msgspec.Struct, frozen=True):
+    """`latest.json`; `manifest` is a key, `sha256` that of the manifest's stored bytes."""
+
+    run_id: str
+    manifest: str
+    sha256: str
+
+
+def folder_of(run_id: str) -> str:
+    """The folder of a run: `runs/2026/11/22/20261122T081500Z-7f3a9c/`."""
+    return f"runs/{run_id[:4]}/{run_id[4:6]}/{run_id[6:8]}/{run_id}/"
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A committed run, as the next one reads it."""
+
+    store: Store
+    manifest: Manifest
+    sha256: str
+
+    def connections(self) -> Iterator[Connection]:
+        return self._lines(CONNECTIONS, Connection)
+
+    def findings(self) -> Iterator[Finding]:
+        return self._lines(FINDINGS, Finding)
+
+    def _lines(self, name: str, line: type[Line]) -> Iterator[Line]:
+        """Yield the lines of an object; raises StateError as soon as it is not what the manifest says, at the end."""
+        key = folder_of(self.manifest.run_id) + name
+        stored = next((item for item in self.manifest.objects if item.key == key), None)
+        if stored is None:
+            raise _unreadable(self.store, key, "the manifest does not name it")
+        stream = self.store.open(key)
+        if stream is None:
+            raise _unreadable(self.store, key, "it is missing")
+        decode = msgspec.json.Decoder(line).decode
+        with stream:
+            hashed = _HashingReader(stream)
+            try:
+                with gzip.GzipFile(fileobj=cast("IO[bytes]", hashed)) as text:
+                    while row := text.readline(_LARGEST_LINE):
+                        yield decode(row)
+            except (OSError, EOFError, zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise _unreadable(self.store, key, str(error)) from None
+            if hashed.hexdigest() != stored.sha256:
+                raise _unreadable(self.store, key, "its hash is not the one in the manifest")
+
+
+class Archive:
+    """The runs in one store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def latest(self) -> StoredRun | None:
+        """Return the last committed run; None only where there never was one. Raises StateError, StoreError."""
+        text = read_object(self.store, LATEST)
+        if text is None:
+            return None
+        latest = self._decode(text, LATEST, Latest)
+        manifest_text = read_object(self.store, latest.manifest)
+        if manifest_text is None:
+            raise _unreadable(self.store, latest.manifest, "it is missing")
+        if sha256(manifest_text).hexdigest() != latest.sha256:
+            raise _unreadable(self.store, latest.manifest, f"its hash is not the one in {LATEST}")
+        return StoredRun(self.store, self._decode(manifest_text, latest.manifest, Manifest), latest.sha256)
+
+    def commit(self, manifest: Manifest, parent: StoredRun | None) -> str:
+        """Write the manifest and point `latest.json` at it; returns the manifest's hash.
+
+        Raises StoreError where another run was committed since `parent` was read: its findings would be lost.
+        """
+        text = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+        key = folder_of(manifest.run_id) + "manifest.json"
+        self.store.put(key, io.BytesIO(text))
+        now = self.latest()
+        if (now and now.sha256) != (parent and parent.sha256):
+            raise StoreError(
+                f"{self.store.locate(LATEST)}: run {now.manifest.run_id if now else 'none'} was recorded meanwhile; "
+                "this run stays unrecorded, run it again"
+            )
+        digest = sha256(text).hexdigest()
+        latest = msgspec.json.encode(Latest(manifest.run_id, key, digest)) + b"\n"
+        self.store.put(LATEST, io.BytesIO(latest))
+        if read_object(self.store, LATEST) != latest:
+            raise StoreError(f"{self.store.locate(LATEST)}: does not hold what was just written; run it again")
+        return digest
+
+    def _decode(self, text: bytes, key: str, kind: type[Line]) -> Line:
+        try:
+            return msgspec.json.decode(text, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _unreadable(self.store, key, str(error)) from None
+
+
+def _unreadable(store: Store, key: str, why: str) -> StateError:
+    return StateError(
+        f"what the previous run left is unreadable: {store.locate(key)}: {why}. "
+        "Restore that object from a backup or an older version of it, or give a new AUDIT_STORE to begin anew"
+    )
+
+
+Line = TypeVar("Line")
+
+
+class LineWriter:
+    """Writes one NDJSON object into a temporary file, compressed; `store_into` puts it where it belongs.
+
+    Level 1: higher levels cost more than the whole audit for a few percent. No time in the header: the same lines
+    give the same bytes.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed by __exit__)
+        self._gzip = gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=self._file, mtime=0)
+        self._encode = msgspec.json.Encoder().encode_lines
+
+    def write(self, lines: Iterable[Any]) -> None:
+        try:
+            self._gzip.write(self._encode(lines))
+        except OSError as error:
+            raise StoreError(f"no room for temporary files: {error.strerror or error}") from None
+
+    def store_into(self, store: Store, key: str) -> StoredObject:
+        self._gzip.close()
+        size = self._file.tell()
+        self._file.seek(0)
+        digest = sha256()
+        while chunk := self._file.read(1 << 20):
+            digest.update(chunk)
+        self._file.seek(0)
+        store.put(key, self._file)
+        return StoredObject(key, size, digest.hexdigest())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._gzip.close()
+        self._file.close()
+
+
+Row = TypeVar("Row", Connection, Finding)
+
+
+class Slices(Generic[Row]):
+    """Lines in the order of their gateways, taken gateway by gateway: a merge, so that memory holds one slice."""
+
+    def __init__(self, lines: Iterable[Row]) -> None:
+        self._groups: Iterator[tuple[GatewayKey, Iterator[Row]]] = groupby(lines, key=lambda line: line.gateway_key)
+        self._head: tuple[GatewayKey, list[Row]] | None = None
+        self._advance()
+
+    def before(self, key: GatewayKey | None) -> Iterator[list[Row]]:
+        """Yield the slices of gateways that come before `key` (None: all that are left)."""
+        while self._head is not None and (key is None or self._head[0] < key):
+            _key, rows = self._head
+            self._advance()
+            yield rows
+
+    def skip_to(self, key: GatewayKey | None) -> None:
+        """Leave out what comes before `key`; reading on to the end (None) is what proves the file's hash."""
+        for _rows in self.before(key):
+            pass
+
+    def take(self, key: GatewayKey) -> list[Row]:
+        """Return the slice of a gateway, empty where it has none; call `before` first."""
+        if self._head is None or self._head[0] != key:
+            return []
+        _key, rows = self._head
+        self._advance()
+        return rows
+
+    def _advance(self) -> None:
+        group = next(self._groups, None)
+        self._head = None if group is None else (group[0], list(group[1]))
+
+
+class _HashingReader(io.RawIOBase):
+    """Hashes what is read through it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._digest = sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._stream.read(size)
+        self._digest.update(chunk)
+        return chunk
+
+    def readable(self) -> bool:
+        return True
+
+    def hexdigest(self) -> str:
+        """The hash of everything, read to the end first."""
+        while self.read(1 << 20):
+            pass
+        return self._digest.hexdigest()

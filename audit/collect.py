@@ -1,0 +1,231 @@
+"""Decides which gateways to read, reads them concurrently, and hands them down in sorted order.
+
+Every failure becomes a fact about coverage; nothing here decides what a connection means.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from audit.errors import ApiError, NotFound
+from audit.model import Coverage, EndpointConnection, Gateway, Reading
+from audit.paging import Page, read_list
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Generator, Sequence
+
+GATEWAY_GONE = "APIC.7302"
+NO_ENDPOINT_SERVICE = "APIC.7314"
+# How many connections of long gateways may wait in memory for the gateways before them.
+_ROOM = 10_000
+_USABLE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Api(Protocol):
+    """What collecting needs of a client for one project in one region. Its methods raise ApiError."""
+
+    region: str
+    project_id: str
+
+    def list_gateways(self, offset: int = 0) -> Page[Gateway]: ...
+
+    def list_connections(
+        self, gateway_id: str, offset: int = 0, *, connection_id: str | None = None
+    ) -> Page[EndpointConnection]: ...
+
+    def close(self) -> None:
+        """Send nothing more and let every waiting request fail."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do about one gateway: nothing where `decided`, else to read it, or if unlisted, see if it still is."""
+
+    gateway: Gateway
+    decided: Reading | None = None
+    listed: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The gateways of one target in sorted order, and what there is to say about the list of gateways itself."""
+
+    steps: tuple[Step, ...]
+    coverage: tuple[Coverage, ...] = ()
+
+
+def plan_reading(api: Api, wanted: Collection[str], known: Collection[Gateway]) -> Plan:
+    """List the gateways, once and alone: a wrong key then fails once, not in every worker.
+
+    `wanted`: ids of the gateways in scope, empty for all. `known`: gateways that the previous run knew of; they are
+    never dropped without a proof that they are gone.
+    """
+    try:
+        listing = read_list(api.list_gateways, lambda gateway: gateway.id or None)
+    except ApiError as error:
+        reason = f"the list of gateways could not be read: {error}"
+        missing = {gateway.id: gateway for gateway in known}
+        missing |= {gid: _unnamed(api, gid) for gid in wanted if gid not in missing}
+        steps = [_decide(gateway, wanted, reason) for gateway in missing.values()]
+        return Plan(_sorted(steps), (_about_list(api, "not_covered", reason, error.request_id),))
+
+    listed = {gateway.id: gateway for gateway in listing.items}
+    steps = [_step(gateway, wanted) for gid, gateway in listed.items() if gid]
+    for gateway in known:
+        if gateway.id not in listed:
+            steps.append(_missing(gateway, wanted, listing.unstable))
+    names = listed.keys() | {gateway.id for gateway in known}
+    steps += [
+        _decide(_unnamed(api, gid), wanted, "no such gateway in this project") for gid in wanted if gid not in names
+    ]
+    coverage = []
+    if listing.unstable:
+        coverage.append(_about_list(api, "partial", f"list of gateways: {listing.unstable}"))
+    if "" in listed:
+        coverage.append(_about_list(api, "not_covered", "the list holds a gateway without an id"))
+    return Plan(_sorted(steps), tuple(coverage))
+
+
+def _step(gateway: Gateway, wanted: Collection[str]) -> Step:
+    if wanted and gateway.id not in wanted:
+        return Step(gateway, Reading(gateway, "out_of_scope"))
+    if not _USABLE_ID.fullmatch(gateway.id):
+        return Step(gateway, Reading(gateway, "not_covered", reason="its id cannot be used in a request"))
+    return Step(gateway)
+
+
+def _missing(gateway: Gateway, wanted: Collection[str], unstable: str) -> Step:
+    """Judge a gateway that the previous run knew and that is not listed now."""
+    if unstable:
+        return _decide(gateway, wanted, "not seen in the list of gateways, which would not hold still")
+    if wanted:
+        return _decide(gateway, wanted, "no longer listed")
+    return Step(gateway, listed=False)
+
+
+def _decide(gateway: Gateway, wanted: Collection[str], reason: str) -> Step:
+    if wanted and gateway.id not in wanted:
+        return Step(gateway, Reading(gateway, "out_of_scope"))
+    return Step(gateway, Reading(gateway, "not_covered", reason=reason))
+
+
+def _unnamed(api: Api, gateway_id: str) -> Gateway:
+    return Gateway(api.region, api.project_id, gateway_id, "")
+
+
+def _sorted(steps: list[Step]) -> tuple[Step, ...]:
+    return tuple(sorted(steps, key=lambda step: step.gateway.key))
+
+
+def _about_list(api: Api, state: str, reason: str, request_id: str | None = None) -> Coverage:
+    return Coverage(api.region, api.project_id, None, "", state, reason, 0, request_id)  # type: ignore[arg-type]
+
+
+def read_gateways(api: Api, steps: Sequence[Step], concurrency: int) -> Generator[Reading, None, None]:
+    """Yield what became of each step, in the order of `steps`, while later ones are read ahead.
+
+    At most twice `concurrency` gateways are under way or waiting, and about _ROOM connections of gateways with more
+    than one page. Closing the iterator early closes the API.
+    """
+    room = _Room(_ROOM)
+    queue: deque[Future[Reading]] = deque()
+    upcoming = iter(enumerate(steps))
+    done = 0
+    gateways = ThreadPoolExecutor(concurrency, "gateway")
+    pages = ThreadPoolExecutor(concurrency, "page")
+    try:
+        while done < len(steps):
+            while len(queue) < 2 * concurrency and (entry := next(upcoming, None)):
+                index, step = entry
+                queue.append(gateways.submit(_perform, api, step, pages, partial(room.claim, index)))
+            yield queue.popleft().result()
+            done += 1
+            room.release(done)
+    finally:
+        if done < len(steps):
+            api.close()
+            room.close()
+        gateways.shutdown(cancel_futures=True)
+        pages.shutdown(cancel_futures=True)
+
+
+class _Room:
+    """Bounds how much is read ahead; the gateway that everyone waits for is always let in."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: dict[int, int] = {}
+        self._next = 0
+        self._open = True
+        self._changed = threading.Condition()
+
+    def claim(self, index: int, connections: int) -> None:
+        with self._changed:
+            self._held.pop(index, None)
+            self._changed.wait_for(
+                lambda: not self._open or index <= self._next or sum(self._held.values()) + connections <= self._most
+            )
+            self._held[index] = connections
+
+    def release(self, following: int) -> None:
+        """Note that all before `following` were handed down."""
+        with self._changed:
+            self._held.pop(following - 1, None)
+            self._next = following
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._open = False
+            self._changed.notify_all()
+
+
+def _perform(api: Api, step: Step, pages: ThreadPoolExecutor, expect: Callable[[int], None]) -> Reading:
+    if step.decided is not None:
+        return step.decided
+    gateway = step.gateway
+    if not step.listed:
+        return _probe(api, gateway)
+    try:
+        listing = read_list(
+            partial(api.list_connections, gateway.id), lambda connection: connection.id, pages.map, expect
+        )
+    except NotFound as error:
+        if error.code == NO_ENDPOINT_SERVICE:
+            return Reading(gateway, "complete", reason="the gateway has no endpoint service")
+        return Reading(gateway, "not_covered", reason=str(error), request_id=error.request_id)
+    except ApiError as error:
+        return Reading(gateway, "not_covered", reason=str(error), request_id=error.request_id)
+    state = "partial" if listing.unstable else "complete"
+    return Reading(gateway, state, listing.items, listing.unstable)  # type: ignore[arg-type]
+
+
+def _probe(api: Api, gateway: Gateway) -> Reading:
+    """See whether a gateway that is no longer listed is really gone."""
+    try:
+        api.list_connections(gateway.id)
+    except ApiError as error:
+        if isinstance(error, NotFound) and error.code == GATEWAY_GONE:
+            return Reading(gateway, "complete", gone=True)
+        return Reading(gateway, "not_covered", reason=f"no longer listed; {error}", request_id=error.request_id)
+    return Reading(gateway, "not_covered", reason="no longer listed, but it still answers")
+
+
+def still_exists(api: Api, gateway_id: str, connection_id: str) -> bool | None:
+    """Ask for one connection by its id; None where that cannot be told."""
+    try:
+        page = api.list_connections(gateway_id, connection_id=connection_id)
+    except NotFound as error:
+        return False if error.code in {GATEWAY_GONE, NO_ENDPOINT_SERVICE} else None
+    except ApiError:
+        return None
+    if any(connection.id == connection_id for connection in page.items):
+        return True
+    # Anything else in the answer means that the filter was not understood, so that absence proves nothing.
+    return False if page.total == 0 and not page.items else None

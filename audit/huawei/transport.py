@@ -1,0 +1,205 @@
+"""Asks one API host, again where that helps, and turns every failure into an ApiError that says what went wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, TypeVar
+
+import requests
+
+from audit.errors import (
+    ApiError,
+    CredentialsRefused,
+    Forbidden,
+    NotFound,
+    OutOfTime,
+    Throttled,
+    Unavailable,
+    Unexpected,
+)
+from audit.exchange import Answer, ExchangeError, HttpClient
+from audit.huawei.pace import Pace
+from audit.text import printable, shorten
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from requests.auth import AuthBase
+
+    from audit.deadline import Deadline
+    from audit.text import Redactor
+
+TRIES = 5
+MOST_BYTES = 16 * 1024 * 1024
+_FIRST_BACKOFF = 0.5
+_LONGEST_BACKOFF = 8.0
+_SKEW_SECONDS = 60
+_BUSY = "APIC.7701"
+
+Decoded = TypeVar("Decoded")
+log = logging.getLogger(__name__)
+
+
+class Transport:
+    """Sends GET requests to one endpoint; safe to use from several threads.
+
+    Concurrency is bounded here, for all callers together. Once credentials are refused, no further request is sent:
+    wrong signatures lock a key. `skew` tells how far the server's clock is from ours, in seconds.
+    """
+
+    def __init__(
+        self, endpoint: str, auth: AuthBase, *, deadline: Deadline, concurrency: int, redact: Redactor
+    ) -> None:
+        self._endpoint = endpoint
+        self._auth = auth
+        self._deadline = deadline
+        self._redact = redact
+        self._pace = Pace(concurrency)
+        self._http = HttpClient(endpoint, concurrency)
+        self._refused: CredentialsRefused | None = None
+        self._closed = False
+        self.skew = 0.0
+
+    def get(
+        self, path: str, params: Mapping[str, str | int], decode: Callable[[bytes], Decoded], *, permission: str
+    ) -> tuple[Decoded, str | None]:
+        """Return the decoded answer and its request id.
+
+        `decode` raises ValueError for a body that is not what it should be; that is retried like a broken answer.
+        `permission` names the IAM action in case it is missing. Raises ApiError.
+        """
+        for attempt in range(1, TRIES + 1):
+            try:
+                return self._try(path, params, decode, permission)
+            except ApiError as error:
+                if not error.retryable:
+                    raise
+                wait = _backoff(attempt) if error.retry_after is None else error.retry_after
+                if isinstance(error, Throttled):
+                    self._pace.slow(wait)
+                if attempt == TRIES or wait >= self._deadline.left():
+                    raise _given_up(error, attempt, wait) from None
+                log.info("%s; trying again in %.1f s", error, wait)
+                self._pace.pause(wait)
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Send nothing any more; whoever waits for a turn is told at once."""
+        self._closed = True
+        self._pace.stop()
+        self._http.close()
+
+    def _try(
+        self, path: str, params: Mapping[str, str | int], decode: Callable[[bytes], Decoded], permission: str
+    ) -> tuple[Decoded, str | None]:
+        with self._pace.turn(self._deadline.left()):
+            self._check_may_send()
+            request = requests.Request("GET", self._endpoint + path, params=dict(params), auth=self._auth)
+            try:
+                answer = self._http.exchange(request, seconds=self._deadline.left(), max_bytes=MOST_BYTES)
+            except ExchangeError as error:
+                if not self._deadline.left():
+                    raise OutOfTime("the time limit was reached") from None
+                raise Unavailable(str(error)) from None
+            self._note_skew(answer)
+            request_id = self._request_id(answer)
+            if answer.status != requests.codes.ok:
+                raise self._refusal(answer, request_id, permission)
+        self._pace.quicken()
+        try:
+            return decode(answer.body), request_id
+        except (ValueError, RecursionError) as error:
+            text = f"the answer makes no sense: {self._clean(str(error))}"
+            raise Unavailable(text, status=answer.status, request_id=request_id) from None
+
+    def _check_may_send(self) -> None:
+        if self._refused is not None:
+            refused = self._refused
+            raise CredentialsRefused(
+                f"not asked any more: {refused}", status=refused.status, code=refused.code, request_id=None
+            )
+        if self._closed or not self._deadline.left():
+            raise OutOfTime("the time limit was reached")
+
+    def _refusal(self, answer: Answer, request_id: str | None, permission: str) -> ApiError:
+        code, message = (self._clean(text) for text in _error_of(answer.body))
+        text = " ".join(filter(None, [f"HTTP {answer.status}", code, message]))
+        if request_id:
+            text += f" (request id {request_id})"
+        if answer.status == requests.codes.forbidden:
+            text += f"; grant {permission}"
+        kind = _kind_of(answer.status, code)
+        error = kind(text, status=answer.status, code=code, request_id=request_id, retry_after=answer.retry_after)
+        if isinstance(error, CredentialsRefused):
+            self._refused = error
+            self._pace.stop()
+        return error
+
+    def _request_id(self, answer: Answer) -> str | None:
+        named = answer.headers.get("x-request-id")
+        return self._clean(named) if named else None
+
+    def _note_skew(self, answer: Answer) -> None:
+        try:
+            there = parsedate_to_datetime(answer.headers["Date"])
+            self.skew = (there - datetime.now(timezone.utc)).total_seconds()
+        except (KeyError, ValueError, TypeError):
+            return  # without a readable Date there is nothing to compare
+
+    def warnings(self) -> list[str]:
+        """Say where our clock and the server's disagree by more than a minute."""
+        if abs(self.skew) <= _SKEW_SECONDS:
+            return []
+        side = "behind" if self.skew > 0 else "ahead of"
+        return [
+            f"this machine's clock is {abs(self.skew):.0f} s {side} the API's; ages are judged by this machine's clock"
+        ]
+
+    def _clean(self, text: str) -> str:
+        return shorten(printable(self._redact(text)), 300)
+
+
+def _kind_of(status: int, code: str) -> type[ApiError]:
+    """Read the vendor's table of errors (see README, "What it does when the API fails")."""
+    known: dict[int, type[ApiError]] = {401: CredentialsRefused, 403: Forbidden, 404: NotFound, 429: Throttled}
+    if status in known:
+        return known[status]
+    if status in {500, 502, 503, 504} or (status == requests.codes.conflict and code == _BUSY):
+        return Unavailable
+    return Unexpected
+
+
+def _error_of(body: bytes) -> tuple[str, str]:
+    """Find code and message in any of the three shapes of an error body; ("", "") where there is none."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return "", ""
+    if not isinstance(document, dict):
+        return "", ""
+    inner = document.get("error")
+    pairs = [(document.get("error_code"), document.get("error_msg"))]
+    if isinstance(inner, dict):
+        pairs.append((inner.get("code"), inner.get("message")))
+    for code, message in pairs:
+        if isinstance(code, str | int) or isinstance(message, str):
+            return str("" if code is None else code), str("" if message is None else message)
+    return "", ""
+
+
+def _backoff(attempt: int) -> float:
+    """Full jitter, but never less than a tenth of the step: an immediate retry rarely meets a mended server."""
+    step = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** (attempt - 1))
+    return random.uniform(step / 10, step)
+
+
+def _given_up(error: ApiError, attempt: int, wait: float) -> ApiError:
+    tries = "1 try" if attempt == 1 else f"{attempt} tries"
+    text = f"{error} after {tries}"
+    if attempt < TRIES:
+        text += f"; the next try would be in {wait:.0f} s, after the time limit"
+    return type(error)(text, status=error.status, code=error.code, request_id=error.request_id)

@@ -1,0 +1,127 @@
+"""What a run came to: counts as findings pass by, the summary that every front door returns, the exit code."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from audit.archive import Counts
+from audit.model import SEVERITIES, STATUSES, Coverage, Finding
+
+if TYPE_CHECKING:
+    from audit.notify import Message
+    from audit.reconcile import Slice
+
+NEVER = "never"
+_MOST_NAMED = 50
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """What became of one receiver's message."""
+
+    receiver: str
+    outcome: Literal["delivered", "nothing to tell", "failed", "not sent"]
+    detail: str = ""
+
+
+class ManifestRef(msgspec.Struct, frozen=True):
+    """Where the evidence of a run is: `key` in the store, `sha256` of its bytes."""
+
+    key: str
+    sha256: str
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The result of a run, as the handler returns it and `--format json` prints it.
+
+    `manifest` is None where nothing was recorded; `report` is the key of the run's page, None without one.
+    """
+
+    run_id: str
+    exit_code: int
+    counts: Counts
+    coverage: list[Coverage]
+    manifest: ManifestRef | None
+    report: str | None
+    deliveries: list[Delivery]
+    problems: list[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: its summary, why it ended so, the findings worth naming, and the messages that were due."""
+
+    summary: Summary
+    reason: str
+    worst: tuple[Finding, ...]
+    messages: tuple[Message, ...]
+
+
+@dataclass
+class Tally:
+    """Counts what passes by. Findings are not kept, but for the worst of them and the uid of each open one."""
+
+    run_id: str
+    by_status: Counter[str] = field(default_factory=Counter)
+    by_severity: Counter[str] = field(default_factory=Counter)
+    carried: int = 0
+    open: dict[str, str] = field(default_factory=dict)
+    coverage: list[Coverage] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    _worst: list[tuple[tuple[bool, int, int, str], Finding]] = field(default_factory=list)
+
+    def add(self, findings: Slice) -> None:
+        for finding in findings.findings:
+            if finding.is_open:
+                self.open[finding.uid] = finding.severity
+            if finding.uid in findings.carried:
+                self.carried += 1
+                continue
+            self.by_status[finding.status] += 1
+            if finding.is_open:
+                self.by_severity[finding.severity] += 1
+            if finding.is_open or finding.run_id == self.run_id:
+                self._keep(finding)
+
+    def _keep(self, finding: Finding) -> None:
+        novelty = -STATUSES.index(finding.status)
+        entry = ((finding.is_open, SEVERITIES.index(finding.severity), novelty, finding.uid), finding)
+        if len(self._worst) < _MOST_NAMED:
+            heapq.heappush(self._worst, entry)
+        else:
+            heapq.heappushpop(self._worst, entry)
+
+    @property
+    def worst(self) -> tuple[Finding, ...]:
+        """The findings worth naming: open ones first, by severity, then novelty; then those resolved in this run."""
+        return tuple(finding for _, finding in sorted(self._worst, key=lambda entry: entry[0], reverse=True))
+
+    @property
+    def counts(self) -> Counts:
+        return Counts(
+            {status: self.by_status[status] for status in STATUSES},
+            {severity: self.by_severity[severity] for severity in reversed(SEVERITIES)},
+            self.carried,
+        )
+
+    def judge(self, fail_on: str, trouble: str) -> tuple[int, str]:
+        """Return the exit code and its reason. `trouble`: why the run could not be recorded, "" where it was."""
+        gaps = [entry for entry in self.coverage if entry.state in {"partial", "not_covered"}]
+        covered = any(entry.state in {"complete", "partial"} for entry in self.coverage)
+        if trouble:
+            return 4, "the run could not be recorded"
+        if gaps and not covered:
+            return 4, "nothing was covered"
+        if gaps:
+            return 3, "something in scope was not covered"
+        if fail_on != NEVER:
+            floor = SEVERITIES.index(fail_on)
+            if any(self.by_severity[severity] for severity in SEVERITIES[floor:]):
+                return 1, f"there are findings of severity {fail_on} or worse"
+        if any(self.by_severity.values()):
+            return 0, "no finding is as severe as --fail-on asks"
+        return 0, "clean" if self.coverage else "there is no gateway in this project"

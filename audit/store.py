@@ -1,0 +1,103 @@
+"""Where runs are kept: the port that every store fills, and the local directory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Protocol
+
+from audit.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_COPY = 1 << 20
+
+
+class Store(Protocol):
+    """Keeps objects under keys such as `runs/2026/11/22/x/manifest.json`. Every method raises StoreError."""
+
+    url: str
+
+    def open(self, key: str) -> IO[bytes] | None:
+        """Open an object for reading; None where there is none."""
+
+    def put(self, key: str, content: IO[bytes]) -> None:
+        """Write an object whole or not at all, replacing what was there."""
+
+    def locate(self, key: str) -> str:
+        """Say where a person finds an object: a path or a URL."""
+
+
+def read_object(store: Store, key: str) -> bytes | None:
+    """Read a small object whole; None where there is none. Raises StoreError."""
+    stream = store.open(key)
+    if stream is None:
+        return None
+    with stream:
+        try:
+            return stream.read()
+        except OSError as error:
+            raise StoreError(f"{store.locate(key)}: cannot be read: {error.strerror or error}") from None
+
+
+class LocalStore:
+    """A directory; an object is written beside its place, flushed to the disk, and renamed into it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self.url = self._root.as_uri()
+
+    def open(self, key: str) -> IO[bytes] | None:
+        try:
+            return self._path(key).open("rb")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._error(key, "read", error) from None
+
+    def put(self, key: str, content: IO[bytes]) -> None:
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+            try:
+                with os.fdopen(handle, "wb") as target:
+                    target.writelines(_chunks(content))
+                    target.flush()
+                    os.fsync(target.fileno())
+                Path(temporary).chmod(0o640)
+                Path(temporary).replace(path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+            _sync_directory(path.parent)
+        except OSError as error:
+            raise self._error(key, "written", error) from None
+
+    def locate(self, key: str) -> str:
+        return str(self._path(key))
+
+    def _path(self, key: str) -> Path:
+        return self._root.joinpath(*key.split("/"))
+
+    def _error(self, key: str, what: str, error: OSError) -> StoreError:
+        return StoreError(f"{self._path(key)}: cannot be {what}: {error.strerror or error}")
+
+
+def _chunks(content: IO[bytes]) -> Iterator[bytes]:
+    while chunk := content.read(_COPY):
+        yield chunk
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a rename survive a power cut; where a system does not offer that, it does without."""
+    flags = getattr(os, "O_DIRECTORY", None)
+    if flags is None:
+        return
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
