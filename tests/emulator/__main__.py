@@ -1,0 +1,167 @@
+"""Serves a named estate, alone until Ctrl-C or around a command that is to read it.
+
+With a command, a webhook receiver runs too and what it got is printed afterwards. Notes go to standard error,
+the received messages to standard output, and the exit status is the command's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
+
+from tests.emulator.receiver import SECRET, Delivery, Receiver, receive
+from tests.emulator.samples import NAMED, Sample, SampleError, find_sample
+from tests.emulator.server import ApigServer, serve
+from tests.emulator.story import StoryError, load_story, save_story
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import FrameType
+
+LOOPBACK = "127.0.0.1"
+SHOWN_HEADERS = ("content-type", "user-agent", "webhook-id", "webhook-timestamp", "webhook-signature")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status is the command's, or 0."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        sample = find_sample(options.estate)
+        story = load_story(options.state)
+    except (SampleError, StoryError) as error:
+        parser.error(str(error))
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(serve(sample.build(story.born, story.step), options.port))
+            save_story(options.state, story)
+        except OSError as error:
+            parser.error(str(error))
+        _note(f"estate {sample.name!r}, step {story.step}, at {server.url}")
+        if not options.command:
+            return serve_until_stopped(server, sample)
+        receiver = stack.enter_context(receive())
+        try:
+            status = run(options.command, build_environment(os.environ, server, sample, receiver))
+        except OSError as error:
+            _note(f"cannot run {shlex.join(options.command)}: {error.strerror}")
+            return 127
+        print(render_deliveries(receiver.deliveries), flush=True)
+        if server.estate.refusals:
+            _note("requests that were not understood:\n  " + "\n  ".join(server.estate.refusals))
+        return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.emulator", description=__doc__)
+    known = ", ".join(NAMED)
+    parser.add_argument(
+        "--estate", default="sample", metavar="NAME|FILE.json", help=f"{known}, or a file as samples.py describes it"
+    )
+    parser.add_argument("--port", type=_port, default=0, metavar="PORT", help="default: a free one")
+    parser.add_argument("--state", type=Path, metavar="FILE", help="keeps the story: each start is one step further")
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help="after --, what to run against the estate")
+    return parser
+
+
+def build_environment(
+    mine: Mapping[str, str], server: ApigServer, sample: Sample, receiver: Receiver
+) -> dict[str, str]:
+    """The command's environment: real credentials are taken out, other settings that are there already stay."""
+    environment = {name: value for name, value in mine.items() if not _is_credential(name)}
+    if "AUDIT_WEBHOOK_URL" in environment:
+        _note("AUDIT_WEBHOOK_URL is set already: messages go there and are not shown")
+    else:
+        environment["AUDIT_WEBHOOK_URL"] = receiver.url
+        environment["AUDIT_WEBHOOK_KIND"] = "generic"
+        environment["AUDIT_WEBHOOK_SECRET"] = SECRET
+    if sample.policy:
+        environment.setdefault("AUDIT_POLICY", str(sample.policy))
+    for name in ("no_proxy", "NO_PROXY"):
+        environment[name] = ",".join(filter(None, [environment.get(name), LOOPBACK]))
+    return {**environment, **server.environment()}
+
+
+def run(command: list[str], environment: dict[str, str]) -> int:
+    """Run the command to its end, leaving Ctrl-C to it and passing SIGTERM on. Raises OSError."""
+    child = subprocess.Popen(command, env=environment)
+    with _on_signals({signal.SIGINT: lambda: None, signal.SIGTERM: child.terminate}):
+        status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+def serve_until_stopped(server: ApigServer, sample: Sample) -> int:
+    """Print what to export, then wait for Ctrl-C."""
+    settings = server.environment()
+    if sample.policy:
+        settings["AUDIT_POLICY"] = str(sample.policy)
+    stopped = Event()
+    with _on_signals({signal.SIGINT: stopped.set, signal.SIGTERM: stopped.set}):
+        for name, value in settings.items():
+            print(f"export {name}={shlex.quote(value)}", flush=True)
+        _note("Ctrl-C stops")
+        stopped.wait()
+    return 0
+
+
+def render_deliveries(deliveries: Sequence[Delivery]) -> str:
+    """The messages as text for a person."""
+    if not deliveries:
+        return "The webhook receiver got no message: nothing changed."
+    return "\n".join(_render_delivery(number, delivery) for number, delivery in enumerate(deliveries, 1))
+
+
+def _render_delivery(number: int, delivery: Delivery) -> str:
+    lines = [f"The webhook receiver got message {number}, answered {delivery.status}:"]
+    lines += [f"  {name}: {delivery.headers[name]}" for name in SHOWN_HEADERS if name in delivery.headers]
+    lines.append("  signature: " + ("verified" if delivery.verified else f"NOT verified, {delivery.problem}"))
+    try:
+        lines.append(json.dumps(delivery.json(), indent=2, ensure_ascii=False))
+    except ValueError:
+        lines.append(repr(delivery.body))
+    return "\n".join(lines)
+
+
+@contextmanager
+def _on_signals(actions: Mapping[signal.Signals, Callable[[], object]]) -> Iterator[None]:
+    def act(number: int, _: FrameType | None) -> None:
+        actions[signal.Signals(number)]()
+
+    before = {number: signal.signal(number, act) for number in actions}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is not a port; known: 0 (a free one) to 65535")
+    return port
+
+
+def _is_credential(name: str) -> bool:
+    return name.startswith("HUAWEICLOUD_SDK_") or name == "AUDIT_TOKEN"
+
+
+def _note(text: str) -> None:
+    print(f"emulator: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
