@@ -17,6 +17,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from audit import __version__
 from audit.errors import AuditError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class HttpClient:
 
     def __init__(self, base_url: str, connections: int) -> None:
         self._session = requests.Session()
+        self._session.headers["User-Agent"] = f"apig-vpcep-audit/{__version__}"
         # Cookies would be shared state between threads, and nothing here wants any.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.mount(base_url, HTTPAdapter(pool_connections=1, pool_maxsize=connections))

@@ -43,6 +43,7 @@ class SignatureAuth(AuthBase):
         url = urlsplit(str(request.url))
         headers = {
             "Content-Type": "application/json",
+            "User-Agent": request.headers.get("User-Agent", ""),
             "X-Project-Id": self._project_id,
             # Given here because the signer would ask `datetime.utcnow`, deprecated since Python 3.12.
             "X-Sdk-Date": self._now().strftime("%Y%m%dT%H%M%SZ"),
