@@ -123,14 +123,13 @@ def _extend(items: list[Item], fetch: Callable[[int], Page[Item]], total: int) -
 def _place(items: list[Item], offset: int, page: Page[Item], total: int) -> None:
     """Add a page at its offset; where it overlaps what is already known, both must be the same."""
     received = list(page.items)
+    known = items[offset : offset + len(received)]
+    items.extend(received[len(known) :])
     if page.size is not None and page.size != len(received):
         raise _Shifted(f"a page says size {page.size} and holds {len(received)}")
     if page.total != total:
         raise _Shifted(f"total moved from {total} to {page.total}")
-    known = items[offset : offset + len(received)]
-    shifted = received[: len(known)] != known
-    items.extend(received[len(known) :])
-    if shifted:
+    if received[: len(known)] != known:
         raise _Shifted(f"the item at offset {offset} is not the one read there before")
     if len(items) > total:
         raise _Shifted(f"total says {total}, but {len(items)} were received")
