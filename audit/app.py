@@ -98,7 +98,15 @@ def run_audit(job: Job, ports: Ports) -> Outcome:
     else:
         location = ports.archive.store.locate(manifest.key) if manifest else ""
         standing = Standing(
-            job.run_id, now, tally.open, tally.worst, tally.coverage, location, manifest.sha256 if manifest else ""
+            run_id=job.run_id,
+            now=now,
+            open=tally.open,
+            worst=tally.worst,
+            coverage=tally.coverage,
+            rules_idle=tally.rules_idle,
+            problems=tally.problems,
+            manifest_location=location,
+            manifest_sha256=manifest.sha256 if manifest else "",
         )
         told = tell(ports.telling, standing)
     tally.problems += [
@@ -113,6 +121,7 @@ def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None
     """Read, evaluate and write every gateway, then commit; None for a dry run. Raises StoreError."""
     parent = ports.archive.latest()
     used, bound = _bind_rules(job)
+    tally.rules_idle = len(used) - len(bound)
     tally.problems += [f"rule {rule.id} was not evaluated: {rule.not_evaluated}" for rule in used if rule.not_evaluated]
     line = _Line(
         job=job,

@@ -44,7 +44,8 @@ class Standing:
     """What is true after a run, as far as receivers are concerned.
 
     `open`: severity of every open finding by uid. `worst`: the findings worth naming, worst first, those resolved
-    now last. `coverage` is whole; `report` and `manifest_key` say where the evidence is, `manifest_sha256` anchors it.
+    now last. `coverage` is whole; `rules_idle` counts the rules that could not be evaluated. `manifest_location` says
+    where the evidence is, `manifest_sha256` anchors it; both are empty for a dry run.
     """
 
     run_id: str
@@ -52,9 +53,10 @@ class Standing:
     open: Mapping[str, str]
     worst: Sequence[Finding]
     coverage: Sequence[Coverage]
+    rules_idle: int
+    problems: Sequence[str]
     manifest_location: str
     manifest_sha256: str
-    problems: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def _build(record: Told, standing: Standing, changes: Mapping[str, int], floor: 
     return Message(
         delivery_id=record.delivery_id,
         receiver=record.receiver,
-        headline=_headline(changes, by_severity, record.not_covered),
+        headline=_headline(changes, by_severity, len(record.not_covered), standing.rules_idle),
         run_id=standing.run_id,
         now=standing.now,
         changes=changes,
@@ -180,15 +182,20 @@ def _build(record: Told, standing: Standing, changes: Mapping[str, int], floor: 
     )
 
 
-def _headline(changes: Mapping[str, int], by_severity: Mapping[str, int], not_covered: Sequence[str]) -> str:
-    """Say it in a line; "clean" only where everything was read."""
-    total = sum(by_severity.values())
-    opened = f"{total} open ({', '.join(f'{count} {name}' for name, count in by_severity.items())})" if total else ""
-    what = describe_changes({name: count for name, count in changes.items() if not name.startswith("gateways")})
-    if not_covered:
-        gap = f"{len(not_covered)} gateway{'s' * (len(not_covered) > 1)} not fully covered"
-        return "; ".join(filter(None, [what, opened or "nothing open in what was read", gap]))
-    return "; ".join(filter(None, [what, opened or "clean"]))
+def _headline(changes: Mapping[str, int], by_severity: Mapping[str, int], gaps: int, rules_idle: int) -> str:
+    """Say it in a line; "clean" only where everything was read and every rule evaluated."""
+    happened = describe_changes({what: count for what, count in changes.items() if not what.startswith("gateways")})
+    parts = [happened] if happened else []
+    if by_severity:
+        counts = ", ".join(f"{count} {severity}" for severity, count in by_severity.items())
+        parts.append(f"{sum(by_severity.values())} open ({counts})")
+    else:
+        parts.append("nothing open in what could be judged" if gaps or rules_idle else "clean")
+    if gaps:
+        parts.append(f"{gaps} {'gateway' if gaps == 1 else 'gateways'} not fully covered")
+    if rules_idle:
+        parts.append(f"{rules_idle} {'rule' if rules_idle == 1 else 'rules'} not evaluated")
+    return "; ".join(parts)
 
 
 def build_payload(message: Message, finding_limit: int = MOST_FINDINGS) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class Tally:
     by_status: Counter[str] = field(default_factory=Counter)
     by_severity: Counter[str] = field(default_factory=Counter)
     carried: int = 0
+    rules_idle: int = 0
     open: dict[str, str] = field(default_factory=dict)
     coverage: list[Coverage] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -124,4 +125,6 @@ class Tally:
                 return 1, f"there are findings of severity {fail_on} or worse"
         if any(self.by_severity.values()):
             return 0, "no finding is as severe as --fail-on asks"
-        return 0, "clean" if self.coverage else "there is no gateway in this project"
+        if not self.coverage:
+            return 0, "there is no gateway in this project"
+        return 0, "nothing found, but not every rule was evaluated" if self.rules_idle else "clean"
