@@ -45,10 +45,6 @@ class FetchMany(Protocol):
     def __call__(self, fetch: Callable[[int], Page[Item]], offsets: Iterable[int], /) -> Iterator[Page[Item]]: ...
 
 
-class _Shifted(Exception):
-    """The list changed while it was read."""
-
-
 def read_list(
     fetch: Callable[[int], Page[Item]],
     identity: Callable[[Item], Hashable],
@@ -64,78 +60,89 @@ def read_list(
     seen: dict[Hashable, Item] = {}
     previous: list[Item] | None = None
     reason = ""
-    for _ in range(READINGS):
-        items: list[Item] = []
+    for number in range(1, READINGS + 1):
+        # A shift ends a reading at once, but for the last one: then as much as possible is to be seen.
+        reading: _Reading[Item] = _Reading(fetch, give_up=number < READINGS)
         try:
-            pages = _read_once(fetch, fetch_many, expect, items)
-            _check_identities(items, identity)
-        except _Shifted as shift:
-            previous, reason = None, str(shift)
-        else:
-            if pages == 1 or items == previous:
-                return Listing(tuple(items))
-            previous, reason = items, "an item changed between two readings"
-        for item in items:
+            reading.read(fetch_many, expect)
+            reading.check_identities(identity)
+        except _Shifted:
+            pass
+        if not reading.fault and (reading.answers == 1 or reading.items == previous):
+            return Listing(tuple(reading.items))
+        previous = None if reading.fault else reading.items
+        reason = reading.fault or "an item changed between two readings"
+        for item in (*reading.items, *reading.strays):
             name = identity(item)
             seen[item if name is None else name] = item
     return Listing(tuple(seen.values()), f"the list would not hold still in {READINGS} readings: {reason}")
 
 
-def _read_once(
-    fetch: Callable[[int], Page[Item]], fetch_many: FetchMany, expect: Callable[[int], None], items: list[Item]
-) -> int:
-    """Append one reading of the list to `items`; return the number of answers it took. Raises _Shifted."""
-    first = fetch(0)
-    pages = 1
-    _place(items, 0, first, first.total)
-    if len(items) < first.total:
-        expect(first.total)
-    for offset, page in _further_pages(len(items), first.total, fetch, fetch_many):
-        # Advance by what was received: a page that a server cut shorter than the first leaves a gap to be filled.
-        while offset > len(items):
-            pages += 1
-            _extend(items, fetch, first.total)
-        pages += 1
-        _place(items, offset, page, first.total)
-    while len(items) < first.total:
-        pages += 1
-        _extend(items, fetch, first.total)
-    return pages
+class _Shifted(Exception):
+    """The list changed while it was read."""
 
 
-def _further_pages(
-    received: int, total: int, fetch: Callable[[int], Page[Item]], fetch_many: FetchMany
-) -> Iterator[tuple[int, Page[Item]]]:
-    """Fetch the pages after a first one of `received` items, as if all were as long, each overlapping by one item."""
-    stride = max(1, received - 1)
-    offsets = range(stride, total - received + stride, stride) if 0 < received < total else range(0)
-    return zip(offsets, fetch_many(fetch, offsets), strict=True)
+class _Reading(Generic[Item]):
+    """One reading from the first item to the last; `fault` says what proves that the list shifted meanwhile."""
 
+    def __init__(self, fetch: Callable[[int], Page[Item]], *, give_up: bool) -> None:
+        self._fetch = fetch
+        self._give_up = give_up
+        self._total = 0
+        self.items: list[Item] = []
+        self.strays: list[Item] = []
+        self.answers = 0
+        self.fault = ""
 
-def _extend(items: list[Item], fetch: Callable[[int], Page[Item]], total: int) -> None:
-    known = len(items)
-    offset = max(0, known - 1)
-    _place(items, offset, fetch(offset), total)
-    if len(items) == known:
-        raise _Shifted(f"total says {total}, but nothing follows item {known}")
+    def read(self, fetch_many: FetchMany, expect: Callable[[int], None]) -> None:
+        first = self._fetch(0)
+        self._total = first.total
+        self._place(0, first)
+        received = len(self.items)
+        if 0 < received < first.total:
+            expect(first.total)
+            # Pages are fetched as if all were as long as the first, each overlapping by one item.
+            stride = max(1, received - 1)
+            offsets = range(stride, first.total - received + stride, stride)
+            for offset, page in zip(offsets, fetch_many(self._fetch, offsets), strict=True):
+                # Advance by what was received: a page that is cut shorter leaves a gap to be filled.
+                while offset > len(self.items) and self._extend():
+                    pass
+                self._place(offset, page)
+        while len(self.items) < first.total and self._extend():
+            pass
 
+    def check_identities(self, identity: Callable[[Item], Hashable]) -> None:
+        names = [name for name in map(identity, self.items) if name is not None]
+        if len(set(names)) != len(names):
+            self._shifted("one item was received twice")
 
-def _place(items: list[Item], offset: int, page: Page[Item], total: int) -> None:
-    """Add a page at its offset; where it overlaps what is already known, both must be the same."""
-    received = list(page.items)
-    known = items[offset : offset + len(received)]
-    items.extend(received[len(known) :])
-    if page.size is not None and page.size != len(received):
-        raise _Shifted(f"a page says size {page.size} and holds {len(received)}")
-    if page.total != total:
-        raise _Shifted(f"total moved from {total} to {page.total}")
-    if received[: len(known)] != known:
-        raise _Shifted(f"the item at offset {offset} is not the one read there before")
-    if len(items) > total:
-        raise _Shifted(f"total says {total}, but {len(items)} were received")
+    def _extend(self) -> bool:
+        """Ask for what follows the last known item; says whether anything did."""
+        known = len(self.items)
+        offset = max(0, known - 1)
+        self._place(offset, self._fetch(offset))
+        if len(self.items) == known:
+            self._shifted(f"total says {self._total}, but nothing follows item {known}")
+        return len(self.items) > known
 
+    def _place(self, offset: int, page: Page[Item]) -> None:
+        """Add a page at its offset; where it overlaps what is already known, both must be the same."""
+        self.answers += 1
+        received = list(page.items)
+        known = self.items[offset : offset + len(received)]
+        self.items += received[len(known) :]
+        if page.size is not None and page.size != len(received):
+            self._shifted(f"a page says size {page.size} and holds {len(received)}")
+        if page.total != self._total:
+            self._shifted(f"total moved from {self._total} to {page.total}")
+        if received[: len(known)] != known:
+            self.strays += received[: len(known)]
+            self._shifted(f"the item at offset {offset} is not the one read there before")
+        if len(self.items) > self._total:
+            self._shifted(f"total says {self._total}, but {len(self.items)} were received")
 
-def _check_identities(items: list[Item], identity: Callable[[Item], Hashable]) -> None:
-    names = [name for name in map(identity, items) if name is not None]
-    if len(set(names)) != len(names):
-        raise _Shifted("one item was received twice")
+    def _shifted(self, fault: str) -> None:
+        self.fault = self.fault or fault
+        if self._give_up:
+            raise _Shifted
