@@ -210,7 +210,7 @@ def test_messages_are_shown_with_their_signature_and_body():
     assert "got message 1, answered 204:" in result.stdout
     assert "  webhook-id: msg_9" in result.stdout
     assert "  signature: verified" in result.stdout
-    assert '{\n  "headline": "two findings"\n}' in result.stdout
+    assert '{"headline": "two findings"}' in result.stdout
 
 
 def test_settings_of_the_user_stay():

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 LOOPBACK = "127.0.0.1"
+LINE = 110
 SHOWN_HEADERS = ("content-type", "user-agent", "webhook-id", "webhook-timestamp", "webhook-signature")
 
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             _note(f"cannot run {shlex.join(options.command)}: {error.strerror}")
             return 127
-        print(render_deliveries(receiver.deliveries), flush=True)
+        _show(render_deliveries(receiver.deliveries))
         if server.estate.refusals:
             _note("requests that were not understood:\n  " + "\n  ".join(server.estate.refusals))
         return status
@@ -126,10 +127,22 @@ def _render_delivery(number: int, delivery: Delivery) -> str:
     lines += [f"  {name}: {delivery.headers[name]}" for name in SHOWN_HEADERS if name in delivery.headers]
     lines.append("  signature: " + ("verified" if delivery.verified else f"NOT verified, {delivery.problem}"))
     try:
-        lines.append(json.dumps(delivery.json(), indent=2, ensure_ascii=False))
+        lines.append(_pretty(delivery.json()))
     except ValueError:
         lines.append(repr(delivery.body))
     return "\n".join(lines)
+
+
+def _pretty(value: object, indent: str = "") -> str:
+    """JSON for a person: what fits into a line stands on one."""
+    flat = json.dumps(value, ensure_ascii=False)
+    if len(indent) + len(flat) <= LINE or not isinstance(value, dict | list) or not value:
+        return flat
+    inner = indent + "  "
+    if isinstance(value, dict):
+        members = [f"{inner}{json.dumps(key)}: {_pretty(member, inner)}" for key, member in value.items()]
+        return "{\n" + ",\n".join(members) + f"\n{indent}}}"
+    return "[\n" + ",\n".join(inner + _pretty(member, inner) for member in value) + f"\n{indent}]"
 
 
 @contextmanager
@@ -143,6 +156,14 @@ def _on_signals(actions: Mapping[signal.Signals, Callable[[], object]]) -> Itera
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _show(text: str) -> None:
+    """Print, unless whoever reads has enough already."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _port(text: str) -> int:
