@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NO_SETTINGS = env $$(env | sed -n 's/^\(AUDIT_[A-Z0-9_]*\)=.*/-u \1/p')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types rules unit clean
+.PHONY: help demo test check lint types rules unit bench clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ rules: $(VENV)/.installed ## the rules that are shipped, with the tests inside t
 
 unit: $(VENV)/.installed ## all other tests
 	@$(NO_SETTINGS) $(BIN)/python -m pytest
+
+bench: $(VENV)/.installed ## what an audit costs beside a bare floor, as ratios
+	@$(BIN)/python -m tests.bench
 
 clean: ## remove what make and the demo left
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
