@@ -10,6 +10,7 @@ import gzip
 import io
 import tempfile
 import zlib
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby
@@ -218,26 +219,25 @@ class LineWriter:
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed by __exit__)
-        self._gzip = gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=self._file, mtime=0)
+        with _temporary_room():
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed by __exit__)
+            self._gzip = gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=self._file, mtime=0)
         self._encode = msgspec.json.Encoder().encode_lines
 
     def write(self, lines: Iterable[Any]) -> None:
-        try:
+        with _temporary_room():
             self._gzip.write(self._encode(lines))
-        except OSError as error:
-            raise StoreError(f"no room for temporary files: {error.strerror or error}") from None
 
     def store_into(self, store: Store, key: str) -> StoredObject:
-        self._gzip.close()
-        size = self._file.tell()
-        self._file.seek(0)
-        digest = sha256()
-        while chunk := self._file.read(1 << 20):
-            digest.update(chunk)
-        self._file.seek(0)
+        with _temporary_room():
+            self._gzip.close()
+            size = self._file.tell()
+            self._file.seek(0)
+            hashed = _HashingReader(self._file)
+            digest = hashed.hexdigest()
+            self._file.seek(0)
         store.put(key, self._file)
-        return StoredObject(key, size, digest.hexdigest())
+        return StoredObject(key, size, digest)
 
     def __enter__(self) -> Self:
         return self
@@ -245,8 +245,20 @@ class LineWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._gzip.close()
-        self._file.close()
+        # Closing writes what is left; after an error that may fail again, and nobody wants it any more.
+        with suppress(OSError):
+            self._gzip.close()
+        with suppress(OSError):
+            self._file.close()
+
+
+@contextmanager
+def _temporary_room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = tempfile.gettempdir()
+        raise StoreError(f"{where}: cannot be used for temporary files: {error.strerror or error}") from None
 
 
 Row = TypeVar("Row", Connection, Finding)

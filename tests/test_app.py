@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import ExitStack
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -362,7 +363,6 @@ def test_a_run_killed_at_any_moment_leaves_a_sound_store(world, after):
     shop = world.estate.add_gateway("shop")
     shop.add_connections(5, status="failed")
     world.run()
-    committed = world.manifest()["run_id"]
     world.estate.latency = 0.2
     process = subprocess.Popen(
         [sys.executable, "-m", "audit", "run"], env={**os.environ, **world.environment},
@@ -378,7 +378,9 @@ def test_a_run_killed_at_any_moment_leaves_a_sound_store(world, after):
     world.estate.latency = 0
     world.run()
     assert set(world.statuses().values()) == {"ongoing"}
-    assert world.manifest()["parent"]["run_id"] >= committed
+    link = world.manifest()["parent"]
+    parent = next(world.store.glob(f"runs/*/*/*/{link['run_id']}/manifest.json"))
+    assert sha256(parent.read_bytes()).hexdigest() == link["sha256"]
 
 
 def test_the_summary_has_the_documented_fields(world):

@@ -163,6 +163,22 @@ def test_slices_follow_the_gateways(archive):
     assert slices.take(keys[3]) == []
 
 
+@pytest.mark.parametrize("room", [0, 5, 5000])
+def test_no_room_for_temporary_files_is_a_clear_error(archive, monkeypatch, room):
+    """Named with the directory that is full."""
+
+    class Full(io.BytesIO):
+        def write(self, text) -> int:
+            if self.tell() + len(text) > room:
+                raise OSError(28, "No space left on device")
+            return super().write(text)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", Full)
+    with pytest.raises(StoreError, match="temporary files: No space left on device"), LineWriter() as writer:
+        writer.write([connection("c1")] * 100_000)
+        writer.store_into(archive.store, "key")
+
+
 def test_a_pointer_that_does_not_hold_what_was_written_is_an_error(archive):
     """A store that loses writes must not look like success."""
 
