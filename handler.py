@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,13 @@ from audit.compose import perform
 from audit.errors import AuditError, OptionsError, UsageError
 from audit.huawei.function import environment_of, is_http, parse_event, surroundings_of
 from audit.settings import load_settings, parse_options
+from audit.text import describe_defect, printable
 
 if TYPE_CHECKING:
     from audit.huawei.function import Context
     from audit.outcome import Outcome
 
-_FAILED = frozenset({2, 4})
+_FAILED = 4
 
 
 class RunFailed(AuditError):
@@ -38,17 +40,24 @@ def handler(event: object, context: Context) -> dict[str, Any]:
     try:
         outcome = _run(event, context)
     except UsageError as error:
-        raise RunFailed(str(error)) from None
-    if outcome.summary.exit_code in _FAILED:
+        raise RunFailed("; ".join(map(printable, error.problems))) from None
+    if outcome.summary.exit_code == _FAILED:
         raise RunFailed(_why(outcome))
     return _builtins(outcome)
 
 
 def _run(event: object, context: Context) -> Outcome:
-    invocation = parse_event(event)
-    options = parse_options(invocation.options)
-    settings = load_settings(environment_of(context, os.environ), surroundings_of(context), {})
-    return perform(settings, options, mode=invocation.mode)
+    """Perform the run; an error that nobody expected is named without its text, as the platform logs it."""
+    try:
+        invocation = parse_event(event)
+        options = parse_options(invocation.options)
+        settings = load_settings(environment_of(context, os.environ), surroundings_of(context), {})
+        return perform(settings, options, mode=invocation.mode)
+    except AuditError:
+        raise
+    except Exception as error:
+        logging.getLogger("audit").debug("internal error", exc_info=True)
+        raise RunFailed(describe_defect(error)) from None
 
 
 def _answer(event: object, context: Context) -> dict[str, Any]:
@@ -59,7 +68,9 @@ def _answer(event: object, context: Context) -> dict[str, Any]:
         return _problem(400, "bad run options", str(error), {"problems": list(error.problems)})
     except UsageError as error:
         return _problem(500, "wrong settings, rules or policy", str(error), {"problems": list(error.problems)})
-    if outcome.summary.exit_code in _FAILED:
+    except AuditError as error:
+        return _problem(500, "the run failed", str(error), {})
+    if outcome.summary.exit_code == _FAILED:
         return _problem(500, "the run failed", _why(outcome), {"summary": _builtins(outcome)})
     return _http(200, "application/json", _builtins(outcome))
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, NoReturn
 
 import msgspec
 
@@ -18,17 +19,15 @@ from audit.outcome import NEVER
 from audit.render import console
 from audit.ruleset.cases import failing_cases
 from audit.ruleset.load import load_rule_set
-from audit.settings import RULES_BESIDE_HANDLER, SETTINGS, Surroundings, load_settings, load_store, parse_options
-from audit.text import printable
+from audit.ruleset.problems import nearest
+from audit.settings import OPTIONS, SETTINGS, Surroundings, load_rule_places, load_settings, load_store, parse_options
+from audit.text import describe_defect, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
 
-    from rich.progress import TaskID
-
-    from audit.model import Finding, Reading
-    from audit.outcome import Outcome
-    from audit.settings import Setting
+_INTERRUPTED = "interrupted; `python -m audit findings` shows the latest run that was recorded"
 
 _RUN_EXAMPLES = """\
 examples:
@@ -42,6 +41,7 @@ exit codes:
   2  settings, rules, policy or options are wrong; nothing was read
   3  something in scope was not covered (wins over 1)
   4  nothing was covered, or the run could not be recorded, or the previous state is unreadable
+  130  interrupted
 
 Each setting is a variable AUDIT_<NAME> too. Secrets have variables only: AUDIT_TOKEN, AUDIT_WEBHOOK_URL,
 AUDIT_WEBHOOK_SECRET, HUAWEICLOUD_SDK_AK, HUAWEICLOUD_SDK_SK, HUAWEICLOUD_SDK_SECURITY_TOKEN.
@@ -52,34 +52,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code; whatever goes wrong ends in one clear message on stderr."""
     try:
         options = build_parser().parse_args(arguments)
-        verb: int = options.verb(options)
-        sys.stdout.flush()
+        code, text = options.verb(options)
+        return _print(text) or int(code)
     except UsageError as error:
-        for problem in error.problems:
-            _complain(problem)
+        _complain(*error.problems)
         return 2
     except AuditError as error:
         _complain(str(error))
         return 4
     except KeyboardInterrupt:
-        _complain("interrupted; this run is not recorded")
+        _complain(_INTERRUPTED)
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has enough; Python must not complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except Exception as error:
-        # A defect of ours. Its text may hold anything, so only its kind and place are shown.
         logging.getLogger("audit").debug("internal error", exc_info=True)
-        _complain(f"internal error ({type(error).__name__} in {_place_of(error)}); this is a defect, please report it")
+        _complain(describe_defect(error))
         return 4
-    return verb
+
+
+def _print(text: str) -> int:
+    """Print a verb's result, in UTF-8 whatever the locale is; returns 0, or the exit code where nobody takes it."""
+    rest = memoryview(text.encode())
+    try:
+        # By hand, as an unbuffered stdout (PYTHONUNBUFFERED) forgets what a full disk did not take.
+        while rest and sys.stdout:
+            rest = rest[sys.stdout.buffer.write(rest) :]
+        print(end="", flush=True)
+    except OSError as error:
+        _give_up(1)
+        if isinstance(error, BrokenPipeError):
+            return 141  # whoever read our output has enough
+        _complain(f"the result cannot be printed: {error.strerror}")
+        return 4
+    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Describe every verb and flag; a parsed verb is a function that returns the exit code and what to print."""
     parser = _Parser(
         prog="python -m audit",
         description="Audits who is connected to API gateways on Huawei Cloud, and keeps the evidence.",
+        epilog="example:\n  python -m audit run --region cn-north-4 --project-id 0f5181caba0024e72f89c0045e707b91",
     )
     parser.add_argument("--version", action="version", version=f"apig-vpcep-audit {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
@@ -99,6 +111,20 @@ class _Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        """Refuse unknown flags without repeating what follows them: it may be a secret."""
+        options, unknown = super().parse_known_args(args, namespace)
+        flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        if unknown:
+            self.error("; ".join(map(self._refuse, flags)) or f"one word too many: {unknown[0]}")
+        return options, unknown
+
+    def _refuse(self, flag: str) -> str:
+        for setting in SETTINGS:
+            if setting.secret and setting.flag == flag:
+                return f"{flag} is no flag, as flags show in the list of processes: set AUDIT_{setting.name}"
+        return f"unknown flag {flag}{nearest(flag, self._option_string_actions)}"
+
     def error(self, message: str) -> NoReturn:
         raise OptionsError([f"{message} (see {self.prog} --help)"])
 
@@ -108,28 +134,35 @@ _Verbs = argparse._SubParsersAction  # noqa: SLF001  (argparse gives it no publi
 
 def _add_run(verbs: _Verbs[_Parser]) -> None:
     parser = verbs.add_parser("run", help="read all gateways, judge, record, notify", epilog=_RUN_EXAMPLES)
-    scope = parser.add_argument_group("what to do")
-    scope.add_argument("--rules", metavar="ID,ID", help="only these rules (default: all)")
+    # Absent unless given, and named as in an event: parse_options knows the rest.
+    scope = parser.add_argument_group("what to do", argument_default=argparse.SUPPRESS)
+    scope.add_argument("--rules", type=_words, metavar="ID,ID", help="only these rules (default: all)")
     scope.add_argument("--dry-run", action="store_true", help="read and judge, but write nothing and tell no one")
-    scope.add_argument("--no-notify", action="store_true", help="tell no one")
+    scope.add_argument("--no-notify", action="store_false", dest="notify", help="tell no one")
     scope.add_argument("--mode", help="label of the run, 1 to 32 of a-z, 0-9 and - (default: manual)")
-    scope.add_argument(
+    result = parser.add_argument_group("what comes out")
+    result.add_argument(
         "--fail-on",
         choices=[*SEVERITIES, NEVER],
         default="low",
         help="least severity of findings that makes the exit code 1 (default: low)",
     )
-    scope.add_argument("--format", choices=["table", "json"], default="table", help="json prints the summary only")
-    settings = parser.add_argument_group("settings")
-    for setting in SETTINGS:
-        if not setting.secret:
-            _add_setting(settings, setting)
+    result.add_argument("--format", choices=["table", "json"], default="table", help="json prints the summary only")
+    _add_settings(parser, *(setting.name for setting in SETTINGS if not setting.secret))
     parser.set_defaults(verb=_run)
 
 
-def _add_setting(group: argparse._ArgumentGroup, setting: Setting) -> None:
-    text = f"{setting.meaning} (default: {setting.default})".replace("`", "").replace("%", "%%")
-    group.add_argument(setting.flag, dest=f"setting_{setting.name}", metavar=setting.name, help=text)
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
+def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add the flags of settings, each kept under its setting's name."""
+    group = parser.add_argument_group("settings", argument_default=argparse.SUPPRESS)
+    for setting in SETTINGS:
+        if setting.name in names:
+            text = f"{setting.meaning} (default: {setting.default})".replace("`", "").replace("%", "%%")
+            group.add_argument(setting.flag, dest=setting.name, metavar=setting.name, help=text)
 
 
 def _add_findings(verbs: _Verbs[_Parser]) -> None:
@@ -139,90 +172,80 @@ def _add_findings(verbs: _Verbs[_Parser]) -> None:
         epilog="example:\n  python -m audit findings --store ./out --format csv > findings.csv",
     )
     parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
-    _add_setting(parser.add_argument_group("settings"), next(s for s in SETTINGS if s.name == "STORE"))
+    _add_settings(parser, "STORE")
     parser.set_defaults(verb=_findings)
 
 
 def _add_rules(verbs: _Verbs[_Parser]) -> None:
-    parser = verbs.add_parser("rules", help="check rules and their own tests")
+    example = "example:\n  python -m audit rules check ./my-rules"
+    parser = verbs.add_parser("rules", help="check rules and their own tests", epilog=example)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     check = actions.add_parser(
         "check",
         help="load every rule and the policy, and run the tests inside the rules",
-        epilog="example:\n  python -m audit rules check ./my-rules",
+        epilog=example,
     )
-    check.add_argument("directory", nargs="?", metavar="DIR", help="directory of rules (default: the ones shipped)")
-    check.add_argument("--policy", metavar="FILE", help="policy file (default: policy.json in DIR, if there)")
+    check.add_argument(
+        "RULES_DIR",
+        nargs="?",
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help="default: AUDIT_RULES_DIR, or those shipped",
+    )
+    _add_settings(check, "POLICY")
     check.set_defaults(verb=_check_rules)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _setting_flags(options: argparse.Namespace) -> dict[str, str]:
+    names = {setting.name for setting in SETTINGS}
+    return {name: value for name, value in vars(options).items() if name in names}
+
+
+def _run(options: argparse.Namespace) -> tuple[int, str]:
     from audit.compose import perform  # noqa: PLC0415  (what it brings along is needed by this verb only)
 
-    chosen = {"dry_run": options.dry_run, "notify": not options.no_notify}
-    if options.rules is not None:
-        chosen["rules"] = _names(options.rules, "--rules")
-    if options.mode is not None:
-        chosen["mode"] = options.mode
-    run_options = parse_options(chosen)
+    run_options = parse_options({name: value for name, value in vars(options).items() if name in OPTIONS})
     settings = load_settings(os.environ, Surroundings(), _setting_flags(options))
-    progress = _progress()
-    try:
+    with _watching() as progress:
         outcome = perform(settings, run_options, mode="manual", fail_on=options.fail_on, progress=progress)
-    finally:
-        progress.stop()
+    summary = outcome.summary
+    _complain(*summary.problems)
     if options.format == "json":
-        print(msgspec.json.encode(outcome.summary).decode())
-    else:
-        _print_outcome(outcome, settings.store)
-    for problem in outcome.summary.problems:
-        _complain(problem)
-    return outcome.summary.exit_code
+        return summary.exit_code, _json(summary)
+    location = str(settings.store / summary.manifest.key) if summary.manifest else ""
+    # On one terminal with stderr the problems stand there already.
+    problems = [] if _is_terminal(sys.stdout, sys.stderr) else summary.problems
+    return summary.exit_code, console.render_outcome(outcome, location, problems, table=_is_terminal(sys.stdout))
 
 
-def _names(text: str, flag: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        raise OptionsError([f"{flag} holds an empty name; separate names by one comma"])
-    return names
+@contextmanager
+def _watching() -> Iterator[console.ProgressBar | None]:
+    """Show progress on a terminal, and let Ctrl-C end the process at once.
+
+    Python would wait for workers, and those for answers. Nothing is lost by it: what is not committed does not count.
+    """
+    bar = console.ProgressBar() if _is_terminal(sys.stderr) else None
+
+    def stop() -> None:
+        if bar:
+            bar.stop()
+
+    def leave(_number: int, _frame: FrameType | None) -> NoReturn:
+        stop()
+        _complain(_INTERRUPTED)
+        os._exit(130)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # as in a shell's background job
+        signal.signal(signal.SIGINT, leave)
+    try:
+        yield bar
+    finally:
+        signal.signal(signal.SIGINT, before)
+        stop()
 
 
-def _setting_flags(options: argparse.Namespace) -> dict[str, str]:
-    """Collect the settings given as flags. An empty one is a mistake, as it would silently mean the default."""
-    flags: dict[str, str] = {}
-    for setting in SETTINGS:
-        value = getattr(options, f"setting_{setting.name}", None)
-        if value is not None and not value.strip():
-            raise OptionsError([f"{setting.flag} is given without a value"])
-        if value is not None:
-            flags[setting.name] = value
-    return flags
-
-
-def _print_outcome(outcome: Outcome, store: Path) -> None:
-    location = str(store / outcome.summary.manifest.key) if outcome.summary.manifest else ""
-    _print_lines(console.head_lines(outcome))
-    if outcome.worst:
-        print()
-        _print_findings(outcome.worst)
-        _print_lines(console.left_out_line(outcome))
-        print()
-    _print_lines(console.tail_lines(outcome, location))
-
-
-def _print_lines(lines: Sequence[str]) -> None:
-    for line in lines:
-        print(line)
-
-
-def _print_findings(findings: Sequence[Finding]) -> None:
-    if sys.stdout.isatty():
-        console.print_table(findings, sys.stdout)
-    else:
-        _print_lines(console.finding_lines(findings))
-
-
-def _findings(options: argparse.Namespace) -> int:
+def _findings(options: argparse.Namespace) -> tuple[int, str]:
     from audit.compose import open_archive  # noqa: PLC0415
 
     store = load_store(os.environ, Surroundings(), _setting_flags(options))
@@ -231,79 +254,45 @@ def _findings(options: argparse.Namespace) -> int:
         raise UsageError([f"{store}: no run is recorded there; python -m audit run records one"])
     findings = console.by_weight(run.findings())
     if options.format == "json":
-        print(msgspec.json.encode(findings).decode())
-    elif options.format == "csv":
-        print(console.findings_csv(findings), end="")
-    else:
-        _print_findings(findings)
-        print(f"{len(findings)} findings in all states; run {run.manifest.run_id}")
-    return 0
+        return 0, _json(findings)
+    if options.format == "csv":
+        return 0, console.findings_csv(findings)
+    _note(*console.run_lines(run.manifest.run_id, run.manifest.coverage, run.manifest.counts))
+    return 0, console.render_findings(findings, table=_is_terminal(sys.stdout))
 
 
-def _check_rules(options: argparse.Namespace) -> int:
-    directory = Path(options.directory) if options.directory else RULES_BESIDE_HANDLER
-    rule_set = load_rule_set(directory, Path(options.policy) if options.policy else None)
-    failed = 0
+def _check_rules(options: argparse.Namespace) -> tuple[int, str]:
+    rule_set = load_rule_set(*load_rule_places(os.environ, _setting_flags(options)))
+    failing = {rule.id: failing_cases(rule) for rule in rule_set.rules}
+    lines = []
     for rule in rule_set.rules:
-        problems = failing_cases(rule)
-        failed += bool(problems)
-        print(f"{'FAIL' if problems else 'ok  '}  {rule.id}: {len(rule.cases)} cases")
-        for problem in problems:
-            print(f"      {printable(problem)}")
-    print(f"{len(rule_set.rules)} rules, {failed} failed")
-    return 2 if failed else 0
+        lines.append(f"{'FAIL' if failing[rule.id] else 'ok  '}  {rule.id}: {console.count(len(rule.cases), 'case')}")
+        lines += [f"      {printable(problem)}" for problem in failing[rule.id]]
+    failed = sum(map(bool, failing.values()))
+    lines.append(f"{console.count(len(failing), 'rule')}, {failed} failed\n")
+    return 2 if failed else 0, "\n".join(lines)
 
 
-class _Progress:
-    """A bar on stderr, and only where a person watches."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-
-        self._bar = Progress(
-            TextColumn("reading gateways"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console.error_console(),
-            transient=True,
-        )
-        self._task: TaskID | None = None
-
-    def start(self, gateways: int) -> None:
-        self._task = self._bar.add_task("gateways", total=gateways)
-        self._bar.start()
-
-    def advance(self, _reading: Reading) -> None:
-        if self._task is not None:
-            self._bar.advance(self._task)
-
-    def stop(self) -> None:
-        self._bar.stop()
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode() + "\n"
 
 
-class _NoProgress:
-    def start(self, gateways: int) -> None: ...
-
-    def advance(self, reading: Reading) -> None: ...
-
-    def stop(self) -> None: ...
+def _is_terminal(*streams: IO[str] | None) -> bool:
+    return all(stream is not None and stream.isatty() for stream in streams)
 
 
-def _progress() -> _Progress | _NoProgress:
-    return _Progress() if sys.stderr.isatty() else _NoProgress()
+def _note(*lines: str) -> None:
+    try:
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
+    except OSError:
+        _give_up(2)
 
 
-def _complain(text: str) -> None:
-    print(f"audit: {printable(text)}", file=sys.stderr)
+def _give_up(stream: int) -> None:
+    """Leave off a stream that nobody takes, so that Python does not stumble over it again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
-def _place_of(error: BaseException) -> str:
-    """Name the innermost line of ours that an error went through."""
-    place, trace = "?", error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if "audit" in Path(code.co_filename).parts:
-            place = f"{Path(code.co_filename).name}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return place
+def _complain(*problems: str) -> None:
+    _note(*(f"audit: {printable(problem)}" for problem in problems))

@@ -64,6 +64,7 @@ class Invocation:
 
 
 def is_http(event: object) -> bool:
+    """Whether an event is API Gateway's."""
     return isinstance(event, dict) and "httpMethod" in event
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,12 +14,13 @@ from audit.text import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rich.console import Console
-
-    from audit.model import Coverage, Finding
+    from audit.archive import Counts
+    from audit.model import Coverage, Finding, Reading
     from audit.outcome import Outcome
 
 _COLOURS = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan", "info": "dim"}
+# What makes a formula in a spreadsheet, the second four in an East Asian one; a tab or CR before it is escaped anyway.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _CSV_FIELDS = (
     "uid", "rule_id", "title", "severity", "status", "resolution", "subject", "gateway_id", "gateway_name", "region",
     "project_id", "connection", "message", "remediation", "first_seen", "last_seen", "resolved_at", "occurrences",
@@ -38,68 +39,98 @@ def by_weight(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=weight)
 
 
-def head_lines(outcome: Outcome) -> list[str]:
+def coverage_lines(coverage: Iterable[Coverage]) -> list[str]:
+    """Say what was read and what was not."""
+    entries = [entry for entry in coverage if entry.state != "out_of_scope"]
+    gateways = [entry for entry in entries if entry.gateway_id is not None]
+    read = sum(1 for entry in gateways if entry.state == "complete")
+    connections = count(sum(entry.connections for entry in gateways), "connection")
+    lines = [f"coverage  {read} of {count(len(gateways), 'gateway')} read completely, {connections}"]
+    return lines + [f"          {_gap(entry)}" for entry in entries if entry.state != "complete"]
+
+
+def run_lines(run_id: str, coverage: Iterable[Coverage], counts: Counts) -> list[str]:
     """Say what was read and what was not, before anything about findings: partial truth comes first."""
-    coverage = [entry for entry in outcome.summary.coverage if entry.state != "out_of_scope"]
-    gateways = [entry for entry in coverage if entry.gateway_id is not None]
-    read = [entry for entry in gateways if entry.state == "complete"]
-    connections = sum(entry.connections for entry in gateways)
-    lines = [
-        f"run       {outcome.summary.run_id}",
-        f"coverage  {len(read)} of {_count(len(gateways), 'gateway')} read completely, {_count(connections, 'connection')}",
-    ]
-    lines += [f"          {_gap(entry)}" for entry in coverage if entry.state != "complete"]
-    by_status = {status: count for status, count in outcome.summary.counts.by_status.items() if count}
-    said = ", ".join(f"{count} {status}" for status, count in by_status.items()) or "none"
-    carried = f"; {outcome.summary.counts.carried} out of scope carried over" if outcome.summary.counts.carried else ""
-    return [*lines, f"findings  {said}{carried}"]
+    said = ", ".join(f"{number} {status}" for status, number in counts.by_status.items() if number) or "none"
+    carried = f"; {counts.carried} out of scope carried over" if counts.carried else ""
+    return [f"run       {run_id}", *coverage_lines(coverage), f"findings  {said}{carried}"]
 
 
-def tail_lines(outcome: Outcome, location: str) -> list[str]:
-    """Say where the evidence is, who was told, what else went wrong, and what the exit code means."""
+def render_outcome(outcome: Outcome, location: str, problems: Iterable[str], *, table: bool) -> str:
+    """Say what was read and found, where the evidence is, who was told, `problems`, and what the exit code means."""
     summary = outcome.summary
-    lines = []
-    if summary.manifest:
-        lines.append(f"recorded  {printable(location)} (sha256 {summary.manifest.sha256[:12]})")
+    lines = run_lines(summary.run_id, summary.coverage, summary.counts)
+    if outcome.worst:
+        left_out = sum(summary.counts.by_severity.values()) - sum(finding.is_open for finding in outcome.worst)
+        more = f"+{left_out} more; `python -m audit findings` shows all\n" if left_out else ""
+        lines += ["", render_findings(outcome.worst, table=table) + more]
+    recorded = f"{printable(location)} (sha256 {summary.manifest.sha256[:12]})" if summary.manifest else "nothing"
+    lines.append(f"recorded  {recorded}")
     for delivery in summary.deliveries:
         detail = f": {printable(delivery.detail)}" if delivery.detail else ""
         lines.append(f"receiver  {delivery.receiver}: {delivery.outcome}{detail}")
-    lines += [f"problem   {printable(problem)}" for problem in summary.problems]
-    return [*lines, f"exit code {summary.exit_code}: {outcome.reason}"]
+    lines += [f"problem   {printable(problem)}" for problem in problems]
+    lines.append(f"exit code {summary.exit_code}: {outcome.reason}\n")
+    return "\n".join(lines)
 
 
-def left_out_line(outcome: Outcome) -> list[str]:
-    """Count the open findings that are not among those shown."""
-    shown = sum(1 for finding in outcome.worst if finding.is_open)
-    left_out = sum(outcome.summary.counts.by_severity.values()) - shown
-    return [f"+{left_out} more; `python -m audit findings` shows all"] if left_out > 0 else []
-
-
-def finding_lines(findings: Iterable[Finding]) -> list[str]:
-    """One line each, for pipes: severity, status, gateway, connection, what is wrong, tab-separated."""
-    return [
-        "\t".join([f.severity, _state(f), *map(printable, (_gateway(f), f.connection or "-", f.message))])
+def render_findings(findings: Sequence[Finding], *, table: bool) -> str:
+    """Draw a table, or for pipes a line each: severity, status, rule, gateway, connection, what is wrong."""
+    if table and findings:
+        return _draw_table(findings)
+    lines = (
+        [f.severity, _state(f), f.rule_id, *map(printable, (_gateway(f), f.connection or "-", f.message))]
         for f in findings
-    ]
+    )
+    return "".join("\t".join(line) + "\n" for line in lines)
 
 
-def print_table(findings: Sequence[Finding], stream: IO[str]) -> None:
-    """Draw a table as wide as the terminal."""
+def _draw_table(findings: Iterable[Finding]) -> str:
+    """Draw as wide as the terminal; what a finding is about stands below what is wrong."""
     from rich.console import Console  # noqa: PLC0415  (only where somebody looks)
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("severity", "status", "gateway"):
-        table.add_column(title, no_wrap=title != "gateway")
-    table.add_column("finding", overflow="fold", ratio=1)
+    table.add_column("severity", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("finding", overflow="fold")
     for finding in findings:
         # Text, not str: names must not be read as markup.
-        what = Text(printable(finding.message))
-        what.append(f"\n{printable(finding.connection or '-')}  since {finding.first_seen}", style="dim")
-        severity = Text(finding.severity, style=_COLOURS[finding.severity] if finding.is_open else "dim")
-        table.add_row(severity, Text(_state(finding)), Text(printable(_gateway(finding))), what)
-    Console(file=stream, highlight=False).print(table)
+        what = Text(f"{printable(finding.message)}\n{printable(_gateway(finding))}")
+        since = f"since {finding.first_seen[:10]}"
+        for detail in filter(None, (finding.connection, finding.rule_id, since, _resolution(finding))):
+            what.append(f"  {printable(detail)}", style="dim")
+        style = _COLOURS[finding.severity] if finding.is_open else "dim"
+        table.add_row(Text(finding.severity, style=style), finding.status, what)
+    console = Console(highlight=False)
+    with console.capture() as drawn:
+        console.print(table)
+    return drawn.get()
+
+
+class ProgressBar:
+    """A bar on stderr, for a terminal. Logs appear above it."""
+
+    def __init__(self) -> None:
+        from rich import progress  # noqa: PLC0415
+        from rich.console import Console  # noqa: PLC0415
+
+        columns = (progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeElapsedColumn())
+        self._bar = progress.Progress(
+            "reading gateways", *columns, console=Console(stderr=True), transient=True, redirect_stdout=False
+        )
+        self._task = self._bar.add_task("", total=None)
+        self._bar.start()
+
+    def start(self, gateways: int) -> None:
+        self._bar.update(self._task, total=gateways)
+
+    def advance(self, _reading: Reading) -> None:
+        self._bar.advance(self._task)
+
+    def stop(self) -> None:
+        self._bar.stop()
 
 
 def findings_csv(findings: Iterable[Finding]) -> str:
@@ -118,7 +149,7 @@ def findings_csv(findings: Iterable[Finding]) -> str:
 
 def _cell(value: object) -> str:
     text = "" if value is None else printable(str(value))
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
 
 
 def _gap(entry: Coverage) -> str:
@@ -134,15 +165,13 @@ def _gateway(finding: Finding) -> str:
 
 
 def _state(finding: Finding) -> str:
-    return f"{finding.status} ({finding.resolution})" if finding.resolution else finding.status
+    return f"{finding.status} ({_resolution(finding)})" if finding.resolution else finding.status
 
 
-def _count(number: int, thing: str) -> str:
+def _resolution(finding: Finding) -> str:
+    return (finding.resolution or "").replace("_", " ")
+
+
+def count(number: int, thing: str) -> str:
+    """Say a number of things: "1 gateway", "2 gateways"."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def error_console() -> Console:
-    """A console on stderr, for progress."""
-    from rich.console import Console  # noqa: PLC0415
-
-    return Console(stderr=True)

@@ -1,0 +1,93 @@
+"""Text that is safe to show."""
+
+import pytest
+
+from audit.text import Redactor, describe_defect, printable, shorten
+
+TOKEN = "s3cret/with+signs=and%percent"
+URL = "https://hooks.example.com/services/T0123/AbCdEfGhIjKlMnOpQrSt?key=0123456789abcdefXYZ"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("a\nb\rc\td\0", r"a\nb\rc\td\x00"),
+        ("\x7f\x9b", r"\x7f\x9b"),
+        ("gpj\u202e.exe\u2066", r"gpj\u202e.exe\u2066"),
+        ("zero\u200bwidth\ufeff\xad", r"zero\u200bwidth\ufeff\xad"),
+        ("line\u2028paragraph\u2029", r"line\u2028paragraph\u2029"),
+        ("lone\ud800", r"lone\ud800"),
+        ("tag\U000e0041", r"tag\U000e0041"),
+    ],
+)
+def test_what_cannot_be_seen_is_shown_as_an_escape(text, shown):
+    assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["", "plain", "网关-结算", "Ünïcödé", "全角\u3000空格", "no\xa0break", "[red]", "a\\b"]
+)
+def test_what_can_be_seen_is_left_alone(text):
+    assert printable(text) == text
+
+
+def test_shortened_text_has_at_most_the_length_asked_and_says_that_it_was_cut():
+    assert shorten("12345", 5) == "12345"
+    assert shorten("123456", 5) == "1234…"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        TOKEN,
+        "s3cret%2Fwith%2Bsigns%3Dand%25percent",
+        "s3cret%2fwith%2bsigns%3dand%25percent",
+        "s3cret/with%2Bsigns%3Dand%25percent",
+        r"s3cret\/with+signs=and%percent",
+        TOKEN.upper(),
+    ],
+)
+def test_a_secret_is_taken_out_however_it_is_spelt(said):
+    assert Redactor([TOKEN])(f"<{said}>") == "<***>"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        URL,
+        "/services/T0123/AbCdEfGhIjKlMnOpQrSt",
+        "key=0123456789abcdefXYZ",
+        "AbCdEfGhIjKlMnOpQrSt",
+        "0123456789abcdefXYZ",
+        URL.replace("/", "\\/"),
+    ],
+)
+def test_of_a_secret_url_every_part_that_opens_something_is_taken_out(said):
+    assert Redactor([URL])(f"<{said}>") == "<***>"
+
+
+def test_the_key_inside_a_signing_secret_is_taken_out_without_its_prefix_too():
+    assert "MDEyMzQ1Njc4OWFiY2RlZg" not in Redactor(["whsec_MDEyMzQ1Njc4OWFiY2RlZg=="])("key MDEyMzQ1Njc4OWFiY2RlZg==")
+
+
+def test_the_longest_secret_wins_where_one_holds_another():
+    assert Redactor(["abcd", "abcdefgh"])("abcdefgh abcd") == "*** ***"
+
+
+def test_without_secrets_nothing_is_replaced():
+    assert Redactor([])("anything") == "anything"
+    assert Redactor(["", "abc"])("abc is too short to be one") == "abc is too short to be one"
+
+
+def test_a_defect_is_named_by_kind_and_place_but_not_by_its_text():
+    try:
+        shorten(None, 1)  # type: ignore[arg-type]
+    except TypeError as error:
+        said = describe_defect(error)
+    assert said.startswith("internal error (TypeError in text.py:")
+    assert "NoneType" not in said
+
+
+def test_a_defect_outside_our_own_code_has_no_place():
+    assert "(ValueError in ?)" in describe_defect(ValueError("secret"))
