@@ -9,9 +9,10 @@ import re
 from datetime import datetime, timedelta, timezone
 
 LONGEST_DAYS = 36_500
-_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+# fromisoformat alone takes many another form, which differ from Python to Python (and 24:00:00 from 3.14 on).
+_CANONICAL = re.compile(r"\d{4}-\d\d-\d\dT(?!24)\d\d:\d\d:\d\dZ", re.ASCII)
 _LENIENT = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:([Zz])|([+-])(\d\d):?(\d\d))", re.ASCII
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:[Zz]|([+-])([01]\d|2[0-3]):?([0-5]\d))", re.ASCII
 )
 _DURATION = re.compile(r"P(?=\d|T\d)(?:(\d{1,7})D)?(?:T(?=\d)(?:(\d{1,9})H)?(?:(\d{1,9})M)?(?:(\d{1,9})S)?)?", re.ASCII)
 _fromisoformat = datetime.fromisoformat
@@ -25,16 +26,18 @@ def format_time(instant: datetime) -> str:
 
 def parse_time(text: str) -> datetime:
     """Read canonical text as an aware instant; ValueError for anything else."""
-    return datetime.strptime(text, _FORMAT).replace(tzinfo=timezone.utc)
+    if canonical_time(text) != text:
+        raise ValueError(f'"{text}" is not a time such as "2026-11-22T08:15:00Z"')
+    return _fromisoformat(text[:19]).replace(tzinfo=timezone.utc)
 
 
 def canonical_time(text: str) -> str | None:
     """Return the instant as canonical text, or None where it cannot be read.
 
     Other zones and fractions of a second are converted. Text without a zone is unreadable: whose noon is it?
+    So is a leap second: no datetime can hold it.
     """
-    # The documented form is checked by slicing first: this runs twice for every connection.
-    if len(text) == 20 and text[19] == "Z" and text[10] == "T" and text[7] == "-" and text.isascii():
+    if _CANONICAL.fullmatch(text):
         try:
             _fromisoformat(text[:19])
         except ValueError:
@@ -43,13 +46,23 @@ def canonical_time(text: str) -> str | None:
     match = _LENIENT.fullmatch(text)
     if match is None:
         return None
-    *parts, _zulu, sign, hours, minutes = match.groups()
-    offset = timedelta(hours=int(hours), minutes=int(minutes)) if sign else timedelta()
+    *parts, sign, hours, minutes = match.groups()
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
     try:
         local = datetime(*map(int, parts), tzinfo=timezone.utc)  # type: ignore[misc, arg-type]
         return format_time(local + offset if sign == "-" else local - offset)
     except (ValueError, OverflowError):
         return None
+
+
+def resolve_time(text: str, now: datetime) -> str | None:
+    """Read canonical text, or a duration before or after now ("-PT25H", "PT1H"); None for anything else."""
+    sign, duration = (text[0], text[1:]) if text[:1] in {"+", "-"} else ("+", text)
+    try:
+        distance = parse_duration(duration)
+        return format_time(now - distance if sign == "-" else now + distance)
+    except ValueError:
+        return text if canonical_time(text) == text else None
 
 
 def parse_duration(text: str) -> timedelta:
@@ -68,16 +81,18 @@ def parse_duration(text: str) -> timedelta:
 
 
 def describe_duration(duration: timedelta) -> str:
-    """Say a duration in words that a person compares easily: "49 h", "3 days", "5 min", "40 s"."""
+    """Say a duration in words that a person compares easily: "49 h", "3 days 4 h", "5 min", "1 min 30 s"."""
     seconds = int(duration.total_seconds())
-    if seconds >= 72 * 3600:
-        days, rest = divmod(seconds, 86_400)
-        hours = rest // 3600
-        return f"{days} days" if hours == 0 else f"{days} days {hours} h"
-    if seconds >= 3600:
-        hours, rest = divmod(seconds, 3600)
-        minutes = rest // 60
-        return f"{hours} h" if minutes == 0 else f"{hours} h {minutes} min"
-    if seconds >= 60:
-        return f"{seconds // 60} min"
+    for unit, size, smaller, rest, least in _UNITS:
+        if seconds >= least:
+            parts = [(seconds // size, unit), (seconds % size // rest, smaller)]
+            return " ".join(f"{number} {name}" for number, name in parts if number)
     return f"{seconds} s"
+
+
+# A unit in seconds, the smaller one that may follow it, and from how much on it is used: up to three days are hours.
+_UNITS = (
+    ("days", 86_400, "h", 3600, 3 * 86_400),
+    ("h", 3600, "min", 60, 3600),
+    ("min", 60, "s", 1, 60),
+)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable  # noqa: TC003  (a table's type)
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from audit.ruleset.compiled import test_function
-from audit.ruleset.language import FALSE, KEYWORDS, All, AnyOf, Not, Predicate, Ref, Test, tests_of
+from audit.ruleset.language import KEYWORDS, All, Not, Predicate, Ref, Test, tests_of
 from audit.text import printable, shorten
 from audit.times import describe_duration, format_time, parse_duration, parse_time
 
 if TYPE_CHECKING:
     from audit.model import Connection, Gateway
-    from audit.ruleset.compiled import Bindings, BoundRule
+    from audit.ruleset.compiled import BoundRule
+    from audit.ruleset.language import Takes
 
 _LONGEST_VALUE = 80
 _MOST_VALUES = 5
-_STATUS_WORDS = {"pendingAcceptance": "pending"}
+_STATUS_WORDS = {"pendingAcceptance": "pending", None: "without a readable status"}
+_HOLDS: dict[str, Callable[[Any, Any], bool]] = {
+    name: eval(f"lambda x, k: {keyword.test.format(x='x', k='k')}")  # noqa: S307  (our own table)
+    for name, keyword in KEYWORDS.items()
+}
+
+# What is the case, and what should be: "pending for 49 h", "at most 24 h allowed". The latter may be empty.
+Fault = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -30,112 +39,105 @@ class Explanation:
 
 def explain(bound: BoundRule, connection: Connection, gateway: Gateway) -> Explanation:
     """Explain why a connection that meets `when` breaks `require`."""
-    subject = _Subject(connection, gateway, bound.bindings)
-    rule = bound.rule
-    if rule.require == FALSE:
-        tests = tests_of(rule.when)
-        facts = [f"{test.field} is {_show(subject.value(test.field))}" for test in tests]
-        message = f"{'; '.join(dict.fromkeys(facts)) or 'it is there'}; this must never occur"
-    else:
-        tests = tests_of(rule.require)
-        message = "; ".join(dict.fromkeys(subject.faults(rule.require, wanted=True)))
+    subject = _Subject(connection, gateway, bound)
+    tests = tests_of(bound.rule.require)
+    faults = subject.faults(bound.rule.require, wanted=True)
+    if not faults:  # nothing else would help: `"require": false`
+        tests = bound.rule.tests
+        facts = dict.fromkeys(f"{test.field} is {_show(subject.value(test.field))}" for test in tests)
+        faults = [("; ".join(facts) or "it is there", "this must never occur")]
     actual = {test.field: subject.value(test.field) for test in tests}
-    return Explanation(message, fill_params(rule.require_json, bound.bindings), actual)
-
-
-def fill_params(value: object, bindings: Bindings) -> Any:  # noqa: ANN401  (any JSON)
-    """Replace `{"param": name}` in a rule's JSON by the value in force."""
-    if isinstance(value, dict):
-        if value.keys() == {"param"}:
-            return bindings.params[value["param"]]
-        return {key: fill_params(inner, bindings) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [fill_params(inner, bindings) for inner in value]
-    return value
+    return Explanation(_join(faults, " and "), bound.expected, actual)
 
 
 @dataclass(frozen=True)
 class _Subject:
     connection: Connection
     gateway: Gateway
-    bindings: Bindings
+    bound: BoundRule
 
     def value(self, field: str) -> Any:  # noqa: ANN401  (whatever the field holds)
         owner, _, attribute = field.rpartition(".")
         return getattr(self.gateway if owner else self.connection, attribute)
 
     def holds(self, predicate: Predicate) -> bool:
-        if isinstance(predicate, Test):
-            return self._test(predicate)
         if isinstance(predicate, Not):
             return not self.holds(predicate.term)
-        return (all if isinstance(predicate, All) else any)(map(self.holds, predicate.terms))
+        if not isinstance(predicate, Test):
+            return (all if isinstance(predicate, All) else any)(map(self.holds, predicate.terms))
+        actual, wanted = self.value(predicate.field), self.wanted(predicate)
+        if KEYWORDS[predicate.keyword].needs_value and (actual is None or wanted is None):
+            return False
+        return _HOLDS[predicate.keyword](actual, wanted)
 
-    def _test(self, test: Test) -> bool:
-        if isinstance(test.value, Ref) and test.value.kind == "field":
-            wanted = self.value(test.value.name)
-            if wanted is None and not KEYWORDS[test.keyword].null_safe:
-                return False
-        else:
-            wanted = self.bindings.constant(test)
-        return bool(test_function(test.keyword)(self.value(test.field), wanted))
+    def wanted(self, test: Test) -> Any:  # noqa: ANN401  (whatever the keyword compares with)
+        wanted = self.bound.constants[test]
+        return self.value(wanted.name) if isinstance(wanted, Ref) else wanted
 
-    def faults(self, predicate: Predicate, *, wanted: bool) -> list[str]:
-        """Say what would have to be otherwise for the predicate to be as `wanted`."""
+    def faults(self, predicate: Predicate, *, wanted: bool) -> list[Fault]:
+        """Say what would have to be otherwise for the predicate to be as `wanted`; empty where nothing would help."""
         if isinstance(predicate, Not):
             return self.faults(predicate.term, wanted=not wanted)
         if self.holds(predicate) == wanted:
             return []
         if isinstance(predicate, Test):
             return [self._fault(predicate, wanted=wanted)]
-        faults = [fault for term in predicate.terms for fault in self.faults(term, wanted=wanted)]
-        either = isinstance(predicate, AnyOf) == wanted and len(predicate.terms) > 1
-        return [" or ".join(faults)] if either else faults
+        terms = [faults for term in predicate.terms if (faults := self.faults(term, wanted=wanted))]
+        if isinstance(predicate, All) == wanted:
+            return [fault for faults in terms for fault in faults]
+        # One of them is enough. What a term of several faults says is one fact.
+        either = [faults[0] if len(faults) == 1 else (_join(faults, " and "), "") for faults in terms]
+        return [(_join(either, " or ", ", or "), "")] if either else []
 
-    def _fault(self, test: Test, *, wanted: bool) -> str:
-        actual = self.value(test.field)
-        if test.keyword in {"maxAge", "minAge"} and actual is not None:
-            return self._age_fault(test, actual, wanted=wanted)
-        if test.keyword == "const" and not wanted:
-            return f"{test.field} is {_show(actual)}; not allowed" if actual is not None else _unreadable(test.field)
-        keyword = KEYWORDS[test.keyword]
-        must = (keyword.must if wanted else keyword.must_not).format(self._show_wanted(test))
-        if test.keyword == "enum" and isinstance(test.value, Ref):
-            must = must.replace("be one of the list", "be in the list")
-        return (
-            f"{test.field} is {_show(actual)}; {must}" if actual is not None else f"{_unreadable(test.field)}; {must}"
-        )
+    def _fault(self, test: Test, *, wanted: bool) -> Fault:
+        actual, keyword = self.value(test.field), KEYWORDS[test.keyword]
+        written = self.bound.bindings.written(test.value)
+        if test.keyword == "const" and not wanted and not isinstance(written, Ref):
+            demand = "not allowed" if actual is not None else ""
+        else:
+            demand = (keyword.must if wanted else keyword.must_not).format(self._show_wanted(written, keyword.takes))
+        if actual is None:
+            return f"{test.field} is absent or unreadable", demand
+        if keyword.takes == "duration":
+            return self._age_fault(test, parse_duration(written), demand, wanted=wanted)
+        return f"{test.field} is {_show(actual)}", demand
 
-    def _age_fault(self, test: Test, actual: str, *, wanted: bool) -> str:
-        limit = describe_duration(parse_duration(self.bindings.written(test.value)))
-        age = parse_time(format_time(self.bindings.now)) - parse_time(actual)
-        at_most = (test.keyword == "maxAge") == wanted
-        bound = f"{'at most' if at_most else 'at least'} {limit} allowed"
-        if age.total_seconds() < 0:
-            return f"{test.field} lies {describe_duration(-age)} in the future"
+    def _age_fault(self, test: Test, limit: timedelta, demand: str, *, wanted: bool) -> Fault:
+        age = parse_time(format_time(self.bound.bindings.now)) - parse_time(self.value(test.field))
+        if age < timedelta():
+            if not limit:
+                demand = "not allowed" if wanted else ""
+            return f"{test.field} lies {describe_duration(-age)} in the future", demand
+        shown = describe_duration(age)
+        if age != limit and shown == describe_duration(limit):
+            shown = f"just {'over' if age > limit else 'under'} {shown}"
         if test.field == "status_since":
             status = self.connection.status
-            name = _STATUS_WORDS.get(status or "", printable(status or "without a status"))
-            return f"{name} for {describe_duration(age)}; {bound}"
-        return f"{test.field} is {describe_duration(age)} ago; {bound}"
+            words = _STATUS_WORDS.get(status) or shorten(printable(str(status)), _LONGEST_VALUE)
+            return f"{words} for {shown}", demand
+        return f"{test.field} was {shown} ago", demand
 
-    def _show_wanted(self, test: Test) -> str:
-        value = self.bindings.written(test.value)
-        if isinstance(value, Ref):
-            if value.kind == "field":
-                return f"{value.name} ({_show(self.value(value.name))})"
-            entries = len(self.bindings.lists[value.name])
-            return f'the list "{value.name}" ({entries} {"entry" if entries == 1 else "entries"})'
-        if test.keyword in {"maxAge", "minAge"}:
-            return describe_duration(parse_duration(value))
-        if isinstance(value, tuple):
-            more = f" and {len(value) - _MOST_VALUES} more" if len(value) > _MOST_VALUES else ""
-            return ", ".join(map(_show, value[:_MOST_VALUES])) + more
-        return _show(value)
+    def _show_wanted(self, written: Any, takes: Takes) -> str:  # noqa: ANN401  (as in the rule)
+        if isinstance(written, Ref):
+            if written.kind == "field":
+                same = "the same as " if takes == "value" else ""
+                return f"{same}{written.name} ({_show(self.value(written.name))})"
+            entries = len(self.bound.bindings.lists[written.name])
+            return f"in the list {_show(written.name)} ({entries} {'entry' if entries == 1 else 'entries'})"
+        if takes == "duration":
+            return describe_duration(parse_duration(written))
+        if takes == "values":
+            more = f" and {len(written) - _MOST_VALUES} more" if len(written) > _MOST_VALUES else ""
+            return f"one of {', '.join(map(_show, written[:_MOST_VALUES]))}{more}"
+        return _show(written)
 
 
-def _unreadable(field: str) -> str:
-    return f"{field} is absent or unreadable"
+def _join(faults: list[Fault], word: str, between: str = "; ") -> str:
+    """Say every fact once, each with all that is demanded of it."""
+    demands: dict[str, dict[str, None]] = {}
+    for fact, demand in faults:
+        demands.setdefault(fact, {}).update({demand: None} if demand else {})
+    return between.join(f"{fact}; {word.join(wanted)}" if wanted else fact for fact, wanted in demands.items())
 
 
 def _show(value: object) -> str:

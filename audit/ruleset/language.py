@@ -6,21 +6,27 @@ Adding a field or a condition is adding one entry to a table here; parsing, comp
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FieldType = Literal["text", "integer", "time"]
+Takes = Literal["value", "values", "number", "duration", "glob"]
+RefKind = Literal["param", "list", "field"]
 Scalar: TypeAlias = "str | int | float | bool | None"
 
 CONNECTION_STATUSES = ("pendingAcceptance", "creating", "accepted", "rejected", "failed", "deleting")
 LONGEST_GLOB = 128
+# When the tests inside rules are run; any instant would do, as their times are relative to it.
+CASE_NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+_HARMLESS = "2025-12-31T23:00:00Z"
 
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a subject. `values` lists what it can hold, empty where anything; `example` is harmless in a test."""
+    """A field of a subject. `values`: all that it can hold, empty where anything; `example` is harmless in a test."""
 
     type: FieldType
     meaning: str
@@ -33,9 +39,9 @@ _CONNECTION: Mapping[str, Field] = {
     "marker_id": Field("integer", "packet id of the endpoint", 1),
     "domain_id": Field("text", "account that the connection comes from", "0" * 32),
     "status": Field("text", "one of " + ", ".join(CONNECTION_STATUSES), "accepted", CONNECTION_STATUSES),
-    "created_at": Field("time", "when it was requested", "-PT1H"),
-    "updated_at": Field("time", "when anything about it last changed", "-PT1H"),
-    "status_since": Field("time", "since when it has had this status, as far as is known", "-PT1H"),
+    "created_at": Field("time", "when it was requested", _HARMLESS),
+    "updated_at": Field("time", "when anything about it last changed", _HARMLESS),
+    "status_since": Field("time", "since when it has had this status, as far as is known", _HARMLESS),
 }
 _GATEWAY: Mapping[str, Field] = {
     "id": Field("text", "gateway id", "gateway-1"),
@@ -54,85 +60,59 @@ SUBJECTS: Mapping[str, Mapping[str, Field]] = {
 class Keyword:
     """A condition on a field.
 
-    `test` is Python over `x` (the field) and `k` (the wanted value), `null_safe` where it also holds water when a
-    value taken from another field is null. `must` and `must_not` say it in words, with `{}` for the wanted value.
+    `test` is Python over x (the field) and k (the wanted value); where `needs_value`, it fails if one of them is null.
+    `takes` says what may stand after the word. `must` and `must_not` say it to a person, `{}` is the value.
     """
 
     types: tuple[FieldType, ...]
+    takes: Takes
     test: str
-    null_safe: bool
+    needs_value: bool
     must: str
     must_not: str
     meaning: str
 
 
+_TEXT: tuple[FieldType, ...] = ("text",)
+_NUMBER: tuple[FieldType, ...] = ("integer",)
+_TIME: tuple[FieldType, ...] = ("time",)
+_ANY = (*_TEXT, *_NUMBER, *_TIME)
+_LIKE = "is like it as a whole; `*` is any text, `?` any one character, every other character itself"
+_MAX_AGE = "lies at most so long before the run, or after it"
+_MIN_AGE = "lies at least so long before the run; `PT0S` means not in the future"
 KEYWORDS: Mapping[str, Keyword] = {
-    "const": Keyword(
-        ("text", "integer", "time"), "x == k", True, "must be {}", "must not be {}", "equals the value; null only null"
-    ),
-    "enum": Keyword(
-        ("text", "integer", "time"),
-        "x in k",
-        True,
-        "must be one of {}",
-        "must not be one of {}",
-        'is one of the values: a JSON array or {"list": NAME}',
-    ),
-    "like": Keyword(
-        ("text",),
-        "x is not None and k(x) is not None",
-        True,
-        "must be like {}",
-        "must not be like {}",
-        "matches the glob: * is any text, ? any one character",
-    ),
-    "minimum": Keyword(
-        ("integer",),
-        "x is not None and x >= k",
-        False,
-        "must be at least {}",
-        "must be below {}",
-        "is at least the number",
-    ),
-    "maximum": Keyword(
-        ("integer",),
-        "x is not None and x <= k",
-        False,
-        "must be at most {}",
-        "must be above {}",
-        "is at most the number",
-    ),
-    "maxAge": Keyword(
-        ("time",),
-        "x is not None and x >= k",
-        True,
-        "must be at most {} ago",
-        "must be more than {} ago",
-        "lies at most this duration before the run's now",
-    ),
-    "minAge": Keyword(
-        ("time",),
-        "x is not None and x <= k",
-        True,
-        "must be at least {} ago",
-        "must be less than {} ago",
-        "lies at least this duration before the run's now; PT0S: not in the future",
-    ),
+    "const": Keyword(_ANY, "value", "{x} == {k}", False, "must be {}", "must not be {}", "equals it; null only null"),
+    "enum": Keyword(_ANY, "values", "{x} in {k}", False, "must be {}", "must not be {}", "is one of them"),
+    "like": Keyword(_TEXT, "glob", "{k}({x}) is not None", True, "must be like {}", "must not be like {}", _LIKE),
+    "minimum": Keyword(_NUMBER, "number", "{x} >= {k}", True, "must be at least {}", "must be below {}", "is no less"),
+    "maximum": Keyword(_NUMBER, "number", "{x} <= {k}", True, "must be at most {}", "must be above {}", "is no more"),
+    "maxAge": Keyword(_TIME, "duration", "{x} >= {k}", True, "at most {} allowed", "more than {} required", _MAX_AGE),
+    "minAge": Keyword(_TIME, "duration", "{x} <= {k}", True, "at least {} required", "less than {} required", _MIN_AGE),
 }
-AGES = frozenset({"maxAge", "minAge"})
+# The values that may be named instead of written, by what a condition takes.
+REFS: Mapping[Takes, tuple[RefKind, ...]] = {
+    "value": ("param", "field"),
+    "values": ("list",),
+    "number": ("param", "field"),
+    "duration": ("param",),
+    "glob": ("param",),
+}
 
 
 @dataclass(frozen=True)
 class Ref:
     """A value named instead of written: a parameter of the rule, a list of the policy, another field."""
 
-    kind: Literal["param", "list", "field"]
+    kind: RefKind
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Test:
-    """One condition on one field; the only leaf of a predicate besides the empty All (true) and AnyOf (false)."""
+    """One condition on one field; the only leaf of a predicate besides the empty All (true) and AnyOf (false).
+
+    It equals only itself, so that what is worked out for it can be kept under it.
+    """
 
     field: str
     keyword: str

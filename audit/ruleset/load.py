@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from audit.errors import OptionsError, UsageError
 from audit.ruleset.parse import Rule, parse_rule
-from audit.ruleset.policy import Policy, check_lists, parse_policy
+from audit.ruleset.policy import Policy, parse_policy
 from audit.ruleset.problems import Place, nearest, parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 POLICY_NAME = "policy.json"
 
@@ -43,56 +43,49 @@ def load_rule_set(rules_dir: Path, policy_file: Path | None) -> RuleSet:
     Raises UsageError with every problem of every file.
     """
     problems: list[str] = []
-    files = _rule_files(rules_dir, problems)
-    loaded = {path.stem: _load_rule(path, problems) for path in files}
-    rules = tuple(rule for rule in loaded.values() if rule)
     beside = rules_dir / POLICY_NAME
     if policy_file is None and beside.is_file():
         policy_file = beside
-    policy, place = Policy(), Place(str(rules_dir / POLICY_NAME), problems)
-    if policy_file is not None:
-        place = Place(str(policy_file), problems)
-        broken = [rule_id for rule_id, rule in loaded.items() if rule is None]
-        text = _read(policy_file, place)
-        if text is not None and (value := _parse(text, place)) is not None:
-            policy = parse_policy(value, place, rules, broken, sha256(text).hexdigest())
-    if not problems:
-        check_lists(rules, policy, place)
+    rules = {path.stem: _load_rule(path, problems) for path in _rule_files(rules_dir, policy_file, problems)}
+    policy = _load_policy(policy_file, beside, rules, problems)
     if problems:
         raise UsageError(problems)
-    return RuleSet(rules, policy)
+    return RuleSet(tuple(filter(None, rules.values())), policy)
 
 
-def _rule_files(rules_dir: Path, problems: list[str]) -> list[Path]:
+def _rule_files(rules_dir: Path, policy_file: Path | None, problems: list[str]) -> list[Path]:
+    place = Place(str(rules_dir), problems)
     try:
         files = sorted(path for path in rules_dir.iterdir() if path.suffix == ".json" and path.name != POLICY_NAME)
     except OSError as error:
-        problems.append(f"{rules_dir}: the rules cannot be read: {error.strerror}")
+        place.note(f"the rules cannot be read: {error.strerror}")
         return []
+    if policy_file is not None:
+        files = [path for path in files if path.resolve() != policy_file.resolve()]
     if not files:
-        problems.append(f"{rules_dir}: there is no rule (*.json) in this directory")
+        place.note("there is no rule (*.json) in this directory")
     return files
 
 
 def _load_rule(path: Path, problems: list[str]) -> Rule | None:
     place = Place(str(path), problems)
-    text = _read(path, place)
-    if text is None or (value := _parse(text, place)) is None:
-        return None
-    return parse_rule(value, place, path.stem, sha256(text).hexdigest())
+    value, sha = _read(path, place)
+    return None if value is None else parse_rule(value, place, path.stem, sha)
 
 
-def _read(path: Path, place: Place) -> bytes | None:
+def _load_policy(path: Path | None, beside: Path, rules: Mapping[str, Rule | None], problems: list[str]) -> Policy:
+    if path is None:
+        return parse_policy({}, Place(str(beside), problems), rules)
+    place = Place(str(path), problems)
+    value, sha = _read(path, place)
+    return Policy() if value is None else parse_policy(value, place, rules, sha)
+
+
+def _read(path: Path, place: Place) -> tuple[dict[str, Any] | None, str]:
+    """Read the JSON object in a file; also returns the SHA-256 of its bytes."""
     try:
-        return path.read_bytes()
+        text = path.read_bytes()
     except OSError as error:
         place.note(f"cannot be read: {error.strerror}")
-        return None
-
-
-def _parse(text: bytes, place: Place) -> object:
-    noted = len(place.problems)
-    value = parse_json(text, place)
-    if value is None and len(place.problems) == noted:
-        place.note("the file holds null; an object is wanted")
-    return value
+        return None, ""
+    return parse_json(text, place), sha256(text).hexdigest()

@@ -1,4 +1,7 @@
-"""Collects what is wrong in the files that a person wrote, each as `file#/pointer: what; nearest right word`."""
+"""Reads JSON that a person wrote and collects what is wrong with it, each as `file#/pointer: what; nearest right word`.
+
+One mistake is one line: what a mistake makes unreadable reads as if it were not there.
+"""
 
 from __future__ import annotations
 
@@ -7,69 +10,172 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from audit.text import printable
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+# Far above what a person writes, far below what Python's own recursion allows.
+_DEEPEST = 40
+_SHORTEST_START = 3
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Suggest the known word that is meant, as the tail of a message; "" where none is near."""
-    close = difflib.get_close_matches(word.lower(), {name.lower(): name for name in known}, n=1, cutoff=0.6)
-    return f'; did you mean "{next(name for name in known if name.lower() == close[0])}"?' if close else ""
+    meant = _closest(word, known)
+    return "" if meant is None else f'; did you mean "{meant}"?'
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> str:
+    """Say that a word is unknown: `what` is the kind of word, e.g. "condition"."""
+    return f'unknown {what} "{word}"{nearest(word, known) or "; known: " + (", ".join(known) or "none")}'
+
+
+def _closest(word: str, known: Iterable[str]) -> str | None:
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    # "pending" for "pendingAcceptance" is too short for difflib.
+    close += [name for name in by_lower if len(word) >= _SHORTEST_START and name.startswith(word.lower())]
+    return by_lower[close[0]] if close else None
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a file something stands; `problems` is shared by all places of one check."""
+    """A file under check; `problems` is shared by all files of one check."""
 
     file: str
     problems: list[str]
+
+    def note(self, what: str, pointer: str = "") -> None:
+        self.problems.append(printable(f"{self.file}{pointer and '#'}{pointer}: {what}"))
+
+
+@dataclass(frozen=True)
+class Node:
+    """A JSON value and where it stands: a file and a JSON pointer (RFC 6901)."""
+
+    value: Any
+    place: Place
     pointer: str = ""
 
-    def at(self, *steps: str | int) -> Place:
-        """Go down by keys and positions (JSON pointer, RFC 6901)."""
-        escaped = (str(step).replace("~", "~0").replace("/", "~1") for step in steps)
-        return Place(self.file, self.problems, "".join([self.pointer, *(f"/{step}" for step in escaped)]))
-
     def note(self, what: str) -> None:
-        self.problems.append(f"{self.file}#{self.pointer}: {what}" if self.pointer else f"{self.file}: {what}")
+        self.place.note(what, self.pointer)
 
-    def check_keys(self, value: dict[str, Any], known: Iterable[str], word: str, required: Iterable[str] = ()) -> None:
-        """Note every unknown and every missing key; `word` says what a key is here, e.g. "condition"."""
-        known = list(known)
-        for key in value:
-            if key not in known:
-                tail = nearest(key, known) or f"; known: {', '.join(known)}"
-                self.at(key).note(f'unknown {word} "{key}"{tail}')
+    def note_any(self, problem: str) -> None:
+        """Note a problem where there is one ("" is none)."""
+        if problem:
+            self.note(problem)
+
+    def want(self, what: str) -> None:
+        """Note that something else is wanted here."""
+        self.note(f"{what} is wanted, not {kind_of(self.value)}")
+
+    def at(self, key: str | int, value: object) -> Node:
+        step = str(key).replace("~", "~0").replace("/", "~1")
+        return Node(value, self.place, f"{self.pointer}/{step}")
+
+    def entries(self, what: str = "an object") -> dict[str, Node]:
+        """Return the members of an object that may have any keys; notes where it is no object."""
+        if self._is_a(dict, what):
+            return {key: self.at(key, value) for key, value in self.value.items()}
+        return {}
+
+    def members(self, known: Mapping[str, Any], required: Iterable[str] = ()) -> dict[str, Node]:
+        """Return the members of an object, all of `known`: absent ones as given there, and no more is said about them.
+
+        A misspelt key is noted and stands for the one that is meant.
+        """
+        members = self.entries()
+        for key in [key for key in members if key not in known]:
+            node = members.pop(key)
+            node.note(unknown("key", key, known))
+            members.setdefault(_closest(key, known) or key, node)
         for key in required:
-            if key not in value:
+            if key not in members and isinstance(self.value, dict):
                 self.note(f'"{key}" is missing')
+        nowhere = Place(self.place.file, [])
+        return {key: Node(default, nowhere) for key, default in known.items()} | members
+
+    def items(self, what: str) -> list[Node]:
+        """Return the items of an array with at least one; notes where it is something else."""
+        if not self._is_a(list, what):
+            return []
+        if not self.value:
+            self.want(what)
+        return [self.at(number, value) for number, value in enumerate(self.value)]
+
+    def text(self) -> str:
+        """Return a text that says something; notes where it is none."""
+        if isinstance(self.value, str) and self.value.strip():
+            return self.value
+        self.want("a text")
+        return ""
+
+    def texts(self) -> tuple[str, ...]:
+        """Return an array of texts, each once and without blanks around it; notes what is otherwise."""
+        if not self._is_a(list, "an array of texts"):
+            return ()
+        seen: set[str] = set()
+        for number, text in enumerate(self.value):
+            if not isinstance(text, str) or not text or text != text.strip():
+                self.at(number, text).note("a text without blanks around it is wanted")
+            elif text in seen:
+                self.at(number, text).note(f'"{text}" stands twice in this list')
+            else:
+                seen.add(text)
+        return tuple(text for text in self.value if isinstance(text, str))
+
+    def choose(self, known: Iterable[str]) -> None:
+        """Note where it is none of the known words."""
+        if not isinstance(self.value, str):
+            self.want(f"one of {', '.join(known)}")
+        elif self.value not in known:
+            self.note(none_of(self.value, known))
+
+    def _is_a(self, kind: type, what: str) -> bool:
+        if not isinstance(self.value, kind):
+            self.want(what)
+            return False
+        if self.pointer.count("/") > _DEEPEST:
+            self.note(f"nested deeper than {_DEEPEST} levels")
+            return False
+        return True
 
 
-class _Repeated(ValueError):
-    """An object has a key twice: the first one would be lost without a word."""
+def none_of(word: str, known: Iterable[str]) -> str:
+    """Say that a word is none of those that can stand here."""
+    return f'"{word}" is none of {", ".join(known)}{nearest(word, known)}'
 
 
-def parse_json(text: bytes, place: Place) -> Any:  # noqa: ANN401  (any JSON)
-    """Read a JSON file; notes the problem and returns None where it is none (or a key stands in it twice)."""
+def parse_json(text: bytes, place: Place) -> dict[str, Any] | None:
+    """Read a file that holds a JSON object; notes the problem and returns None where it does not."""
+    if not text.strip():
+        place.note("the file is empty")
+        return None
     try:
-        return json.loads(text.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_no_constant)
+        value = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         place.note(f"not UTF-8 at byte {error.start}")
+    except UnicodeEncodeError:
+        place.note("not JSON: one of its \\u escapes is half a character")
     except json.JSONDecodeError as error:
         place.note(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
-    except _Repeated as error:
-        place.note(str(error))
     except (ValueError, RecursionError) as error:
-        place.note(f"not JSON: {error}")
+        place.note(f"cannot be read: {error}")
+    else:
+        if isinstance(value, dict):
+            return value
+        place.note(f"the file holds {kind_of(value)}; an object is wanted")
     return None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
-    if len(members) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _Repeated(f'the key "{twice}" stands twice in one object')
+    if len(members) < len(pairs):  # the first one would be lost without a word
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f'the key "{twice}" stands twice in one object')
     return members
 
 
@@ -82,12 +188,13 @@ _KINDS = {
     list: "an array",
     str: "a text",
     bool: "true or false",
-    int: "a number",
-    float: "a number",
+    int: "a whole number",
+    float: "a decimal number",
     type(None): "null",
 }
 
 
 def kind_of(value: object) -> str:
-    """Name the kind of a JSON value: "an object", "a text"."""
-    return _KINDS[type(value)]
+    """Name the kind of a JSON value: "an object", "an empty text"."""
+    kind = _KINDS[type(value)]
+    return f"an empty {kind.split()[-1]}" if value in ("", [], {}) else kind
