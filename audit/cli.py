@@ -268,6 +268,8 @@ def _check_rules(options: argparse.Namespace) -> tuple[int, str]:
     for rule in rule_set.rules:
         lines.append(f"{'FAIL' if failing[rule.id] else 'ok  '}  {rule.id}: {console.count(len(rule.cases), 'case')}")
         lines += [f"      {printable(problem)}" for problem in failing[rule.id]]
+        if empty := rule_set.empty_lists_of(rule):
+            lines.append(f"      not configured: list {', '.join(empty)} is empty in the policy")
     failed = sum(map(bool, failing.values()))
     lines.append(f"{console.count(len(failing), 'rule')}, {failed} failed\n")
     return 2 if failed else 0, "\n".join(lines)
