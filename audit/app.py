@@ -228,7 +228,7 @@ class _Line:
         past_connections.skip_to(None)
 
     def _plan(self, past: Sequence[Coverage]) -> Plan:
-        """Plan the reading; gateways of another project or region that the last run knew are out of this one's scope."""
+        """Plan the reading; what the last run knew of another project or region is out of this one's scope."""
         known = [
             Gateway(entry.region, entry.project_id, entry.gateway_id, entry.name)
             for entry in past

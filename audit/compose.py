@@ -87,6 +87,7 @@ def perform(
 
 
 def open_archive(directory: Path) -> Archive:
+    """Open the runs in a directory."""
     return Archive(LocalStore(directory))
 
 

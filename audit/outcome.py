@@ -111,20 +111,16 @@ class Tally:
 
     def judge(self, fail_on: str, trouble: str) -> tuple[int, str]:
         """Return the exit code and its reason. `trouble`: why the run could not be recorded, "" where it was."""
-        gaps = [entry for entry in self.coverage if entry.state in {"partial", "not_covered"}]
+        gaps = any(entry.state in {"partial", "not_covered"} for entry in self.coverage)
         covered = any(entry.state in {"complete", "partial"} for entry in self.coverage)
-        if trouble:
-            return 4, "the run could not be recorded"
-        if gaps and not covered:
-            return 4, "nothing was covered"
-        if gaps:
-            return 3, "something in scope was not covered"
-        if fail_on != NEVER:
-            floor = SEVERITIES.index(fail_on)
-            if any(self.by_severity[severity] for severity in SEVERITIES[floor:]):
-                return 1, f"there are findings of severity {fail_on} or worse"
-        if any(self.by_severity.values()):
-            return 0, "no finding is as severe as --fail-on asks"
-        if not self.coverage:
-            return 0, "there is no gateway in this project"
-        return 0, "nothing found, but not every rule was evaluated" if self.rules_idle else "clean"
+        counting = SEVERITIES[SEVERITIES.index(fail_on) :] if fail_on != NEVER else ()
+        verdicts = [
+            (bool(trouble), 4, "the run could not be recorded"),
+            (gaps and not covered, 4, "nothing was covered"),
+            (gaps, 3, "something in scope was not covered"),
+            (any(self.by_severity[severity] for severity in counting), 1, f"findings of severity {fail_on} or worse"),
+            (any(self.by_severity.values()), 0, "no finding is as severe as --fail-on asks"),
+            (not self.coverage, 0, "there is no gateway in this project"),
+            (bool(self.rules_idle), 0, "nothing found, but not every rule was evaluated"),
+        ]
+        return next(((code, reason) for holds, code, reason in verdicts if holds), (0, "clean"))

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import msgspec
@@ -21,10 +21,12 @@ import pytest
 
 import audit.model
 from audit.compose import open_archive, perform
-from audit.outcome import Outcome
 from audit.settings import RunOptions, Surroundings, load_settings
 from tests.emulator import Estate, Forbidden, Unauthorized, receive, serve
 from tests.emulator.connection import DOMAIN_ID
+
+if TYPE_CHECKING:
+    from audit.outcome import Outcome
 
 REGION = "cn-north-4"
 STRANGER = "0a1b2c3d4e5f60718293a4b5c6d7e8f9"
@@ -318,14 +320,16 @@ def test_an_unreadable_past_stops_the_run_and_is_told(world):
     assert (outcome.summary.exit_code, outcome.summary.manifest) == (4, None)
     assert str(findings) in outcome.summary.problems[0]
     assert (world.store / "latest.json").read_bytes() == pointer
-    assert world.receiver.deliveries[-1].json()["data"]["headline"].startswith("audit failed: what the previous run left")
+    assert (
+        world.receiver.deliveries[-1].json()["data"]["headline"].startswith("audit failed: what the previous run left")
+    )
 
 
 def test_two_runs_at_once_harm_nothing(world):
     """The one that comes second says so and stays unrecorded; the chain is whole."""
     world.estate.add_gateway("shop").add_connection(status="failed")
     world.run()
-    overtaken = []
+    overtaken: list[object] = []
 
     def overtake(call) -> None:
         if call.kind == "connections" and not overtaken:

@@ -52,7 +52,9 @@ def test_the_core_imports_no_adapter(module):
     """Nor the network, the environment or a clock."""
     found = imports_of(MODULES[module])
     assert not found & ADAPTERS
-    outside = {"requests", "socket", "os", "time", "huaweicloudsdkcore"} - ({"os"} if module == "audit.store" else set())
+    outside = {"requests", "socket", "os", "time", "huaweicloudsdkcore"} - (
+        {"os"} if module == "audit.store" else set()
+    )
     assert not {name.split(".")[0] for name in found} & outside
 
 

@@ -11,7 +11,17 @@ import msgspec
 import pytest
 
 from audit.archive import (
-    CONNECTIONS, FINDINGS, LATEST, Archive, Counts, LineWriter, Link, Manifest, RunScope, Slices, folder_of,
+    CONNECTIONS,
+    FINDINGS,
+    LATEST,
+    Archive,
+    Counts,
+    LineWriter,
+    Link,
+    Manifest,
+    RunScope,
+    Slices,
+    folder_of,
 )  # fmt: skip
 from audit.errors import StateError, StoreError
 from audit.model import GatewayKey
@@ -94,7 +104,9 @@ def test_a_run_that_was_overtaken_is_not_committed(archive):
     assert latest.manifest.run_id == "20261122T091500Z-000002"
 
 
-@pytest.mark.parametrize("broken", [b"", b"{", b"[]", b"\xff", b'{"run_id": "x"}', b'{"run_id":1,"manifest":"x","sha256":"y"}'])
+@pytest.mark.parametrize(
+    "broken", [b"", b"{", b"[]", b"\xff", b'{"run_id": "x"}', b'{"run_id":1,"manifest":"x","sha256":"y"}']
+)
 def test_a_garbled_pointer_is_never_taken_for_a_first_run(archive, tmp_path, broken):
     """It is an error that names the object and what to do."""
     write_run(archive)
@@ -174,9 +186,14 @@ def test_no_room_for_temporary_files_is_a_clear_error(archive, monkeypatch, room
             return super().write(text)
 
     monkeypatch.setattr("tempfile.TemporaryFile", Full)
-    with pytest.raises(StoreError, match="temporary files: No space left on device"), LineWriter() as writer:
-        writer.write([connection("c1")] * 100_000)
-        writer.store_into(archive.store, "key")
+
+    def write_much() -> None:
+        with LineWriter() as writer:
+            writer.write([connection("c1")] * 100_000)
+            writer.store_into(archive.store, "key")
+
+    with pytest.raises(StoreError, match="temporary files: No space left on device"):
+        write_much()
 
 
 def test_a_pointer_that_does_not_hold_what_was_written_is_an_error(archive):

@@ -61,7 +61,9 @@ def test_a_hit_names_rule_connection_and_reason():
     )  # fmt: skip
     assert rule, problems
     compiled = compile_rules([BoundRule(rule, Bindings({}, {}, NOW))])
-    hits = evaluate(compiled, GATEWAY, [connection("c1"), connection("c2", domain_id="d2"), connection(None, domain_id=None)])
+    hits = evaluate(
+        compiled, GATEWAY, [connection("c1"), connection("c2", domain_id="d2"), connection(None, domain_id=None)]
+    )
     nameless = connection(None, domain_id=None).key
     assert {hit.connection for hit in hits.values()} == {"c2", nameless}
     hit = hits[build_uid("r1", GATEWAY.key, "connection", "c2")]

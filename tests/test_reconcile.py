@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,7 +22,7 @@ RULE = Rule(
 )  # fmt: skip
 RUN = Run(RUN_ID, NOW_TEXT, frozenset({"r1"}), frozenset({"r1"}), frozenset({"r1"}), all_rules=True)
 COMPLETE = Reading(GATEWAY, "complete")
-RESOLVED = {"status": "resolved", "resolution": "fixed", "resolved_at": "2026-11-21T08:15:00Z"}
+RESOLVED: dict[str, Any] = {"status": "resolved", "resolution": "fixed", "resolved_at": "2026-11-21T08:15:00Z"}
 
 
 def hits(*connections: str) -> dict[str, Hit]:
@@ -41,7 +42,12 @@ def test_what_was_never_seen_is_new():
     seen = one(found=["c1"])
     assert (seen.status, seen.first_seen, seen.last_seen, seen.occurrences) == ("new", NOW_TEXT, NOW_TEXT, 1)
     assert (seen.message, seen.expected, seen.actual) == ("why", {"expected": 1}, {"actual": 2})
-    assert (seen.title, seen.severity, seen.remediation, seen.controls) == ("new title", "high", "new advice", {"F": ["1"]})
+    assert (seen.title, seen.severity, seen.remediation, seen.controls) == (
+        "new title",
+        "high",
+        "new advice",
+        {"F": ["1"]},
+    )
     assert seen.run_id == RUN_ID
 
 
