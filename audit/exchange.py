@@ -1,8 +1,9 @@
-"""One HTTP exchange, bounded in time and size and refusing redirects; retries are its callers' business."""
+"""One HTTP exchange, bounded in time and size, following no redirect; retries are its callers' business."""
 
 from __future__ import annotations
 
 import http.client
+import io
 import re
 import socket
 import ssl
@@ -10,12 +11,12 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from audit import __version__
 from audit.errors import AuditError
@@ -27,6 +28,8 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 15.0
 ANSWER_SECONDS = 60.0
 _CHUNK = 65_536
+# No compression: what arrives is what counts against a limit of bytes.
+_HEADERS = {"User-Agent": f"apig-vpcep-audit/{__version__}", "Accept-Encoding": "identity"}
 
 
 class ExchangeError(AuditError):
@@ -42,67 +45,126 @@ class Answer:
     body: bytes
 
     @property
+    def date(self) -> datetime | None:
+        """The server's clock; None where it does not tell or cannot be understood."""
+        return _parse_date(self.headers.get("Date", ""))
+
+    @property
     def retry_after(self) -> float | None:
         """Retry-After in seconds, given as such or as an HTTP date; None where there is none that makes sense."""
         text = self.headers.get("Retry-After", "").strip()
         if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?", text):
             return float(text)
-        try:
-            return max(0.0, (parsedate_to_datetime(text) - datetime.now(timezone.utc)).total_seconds())
-        except (ValueError, TypeError):
-            return None
+        date = _parse_date(text)
+        return None if date is None else max(0.0, (date - datetime.now(timezone.utc)).total_seconds())
+
+
+def _parse_date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):  # what it raises depends on the Python and on what is wrong
+        return None
+    return date if date.tzinfo else None
 
 
 class HttpClient:
-    """Keeps connections to one host open; safe to use from several threads."""
+    """Keeps connections to one host open; safe to use from several threads.
+
+    There is no session around the adapter: nothing follows redirects, keeps cookies or reads .netrc.
+    """
 
     def __init__(self, base_url: str, connections: int) -> None:
-        self._session = requests.Session()
-        self._session.headers["User-Agent"] = f"apig-vpcep-audit/{__version__}"
-        # Cookies would be shared state between threads, and nothing here wants any.
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._session.mount(base_url, HTTPAdapter(pool_connections=1, pool_maxsize=connections))
+        self._adapter = _Adapter(pool_connections=1, pool_maxsize=connections)
         # Proxy and certificate settings of the environment, looked up once: per request it costs more than signing.
-        found = self._session.merge_environment_settings(base_url, {}, None, None, None)
-        self._session.proxies = found["proxies"]
-        self._session.verify = found["verify"]
-        self._session.trust_env = False
+        with requests.Session() as session:
+            found: dict[str, Any] = session.merge_environment_settings(base_url, {}, None, None, None)  # type: ignore[assignment]
+        self._proxies, self._verify = found["proxies"], found["verify"]
 
-    def exchange(self, request: requests.Request, *, seconds: float, max_bytes: int) -> Answer:
-        """Send a request and read its answer whole.
+    def exchange(self, request: requests.Request, *, seconds: float, max_bytes: int, whole: bool = True) -> Answer:
+        """Send a request and read its answer.
 
-        `seconds` bound the exchange besides the module's own limits. Raises ExchangeError: no connection, no answer
-        in time, a broken connection, a body shorter than announced or longer than `max_bytes`.
+        `seconds` bound the exchange besides the module's own limits; only looking up the host name is up to the
+        system. Raises ExchangeError: no connection, no answer in time, a broken connection, a body shorter than
+        announced or longer than `max_bytes`. Unless `whole`, what could be read of such a body is taken for it.
         """
-        finish_by = time.monotonic() + min(seconds, ANSWER_SECONDS)
-        # No compression: what arrives is what counts against max_bytes.
-        request.headers = {**request.headers, "Accept-Encoding": "identity"}
+        if seconds <= 0:
+            raise ExchangeError("no time was left")
+        timeout: Any = urllib3.Timeout(connect=min(CONNECT_SECONDS, seconds), total=min(ANSWER_SECONDS, seconds))
+        request.headers = {**_HEADERS, **request.headers}
         try:
-            with self._session.send(
-                self._session.prepare_request(request),
-                timeout=(min(CONNECT_SECONDS, seconds), min(READ_SECONDS, seconds)),
-                allow_redirects=False,
-                stream=True,
+            with self._adapter.send(
+                request.prepare(), stream=True, timeout=timeout, verify=self._verify, proxies=self._proxies
             ) as response:
-                body = _read_body(response, finish_by, max_bytes)
-                return Answer(response.status_code, response.headers, body)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, http.client.HTTPException) as error:
+                return Answer(response.status_code, response.headers, _read_body(response, max_bytes, whole=whole))
+        except _FAILURES as error:
             raise ExchangeError(_describe(error)) from None
 
     def close(self) -> None:
-        self._session.close()
+        self._adapter.close()
 
 
-def _read_body(response: requests.Response, finish_by: float, max_bytes: int) -> bytes:
+def _read_body(response: requests.Response, max_bytes: int, *, whole: bool) -> bytes:
     body = bytearray()
-    # read1 returns what has arrived, so a server that drips its answer cannot outlast the limit.
-    while chunk := response.raw.read1(_CHUNK, decode_content=False):
-        body += chunk
-        if len(body) > max_bytes:
-            raise ExchangeError(f"the answer is larger than {max_bytes} bytes")
-        if time.monotonic() > finish_by:
-            raise ExchangeError("the answer came too slowly")
-    return bytes(body)
+    try:
+        while len(body) <= max_bytes and (chunk := response.raw.read(_CHUNK, decode_content=False)):
+            body += chunk
+    except _FAILURES:
+        if whole:
+            raise
+    if whole and len(body) > max_bytes:
+        raise ExchangeError(f"the answer is larger than {max_bytes} bytes")
+    return bytes(body[:max_bytes])
+
+
+class _PunctualSocket(io.RawIOBase):
+    """Reads from a socket until the timeout that it has now is over, and waits READ_SECONDS at most each time.
+
+    A socket's own timeout begins anew with every byte, so that a server could drip headers for ever.
+    """
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
+        self._sock = sock
+        self._raw = raw
+        self._end = time.monotonic() + (sock.gettimeout() or ANSWER_SECONDS)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401  (a writable buffer has no name in Python 3.10)
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(min(left, READ_SECONDS))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(sock, *args, **options)
+        self.fp = io.BufferedReader(_PunctualSocket(sock, self.fp.detach()))
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
+class _TlsConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _Adapter(HTTPAdapter):
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        pool: Any = super().get_connection_with_tls_context(*args, **options)
+        pool.ConnectionCls = _TlsConnection if pool.scheme == "https" else _Connection
+        return pool
+
+
+# ValueError: a header that HTTP cannot carry, whose text would repeat it.
+_FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, http.client.HTTPException, ValueError)
 
 
 def _describe(error: BaseException) -> str:
@@ -142,5 +204,5 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
         (http.client.HTTPException, urllib3.exceptions.ProtocolError, urllib3.exceptions.DecodeError),
         "the answer is not HTTP as it should be",
     ),
-    ((requests.exceptions.InvalidURL, urllib3.exceptions.LocationParseError), "the URL cannot be used"),
+    ((ValueError,), "the request or its URL cannot be used"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -12,18 +13,21 @@ from urllib.parse import urlsplit
 
 import requests
 
+from audit.deadline import Deadline
 from audit.errors import DeliveryError
 from audit.exchange import Answer, ExchangeError, HttpClient
 from audit.render import generic
 from audit.text import printable, shorten
 
 if TYPE_CHECKING:
-    from audit.deadline import Deadline
     from audit.notify import Message
     from audit.text import Redactor
 
 TRIES = 3
-_MOST_BYTES = 65_536
+# One receiver may take this long at most, so that one that hangs does not use up the time of the others.
+SECONDS = 60.0
+_MOST_BYTES = 16_384
+_SHORTEST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 4.0
 log = logging.getLogger(__name__)
 
@@ -53,32 +57,29 @@ class WebhookSender:
     def deliver(self, receiver: Receiver, message: Message) -> None:
         """Return once the receiver took the message. Raises DeliveryError; then the message is still due."""
         body = generic.build_body(message)
+        deadline = Deadline(min(self._deadline.left(), SECONDS))
         parts = urlsplit(receiver.url)
-        client = HttpClient(f"{parts.scheme}://{parts.netloc}", 1)
-        try:
+        with closing(HttpClient(f"{parts.scheme}://{parts.netloc}", 1)) as client:
             for attempt in range(1, TRIES + 1):
                 try:
-                    self._post(client, receiver, message.delivery_id, body)
+                    self._post(client, receiver, message.delivery_id, body, deadline.left())
                 except _TryAgain as again:
-                    wait = again.seconds if again.seconds is not None else random.uniform(0.1, _LONGEST_BACKOFF)
-                    if attempt == TRIES or wait >= self._deadline.left():
+                    wait = max(random.uniform(_SHORTEST_BACKOFF, _LONGEST_BACKOFF), again.seconds)
+                    if attempt == TRIES or wait >= deadline.left():
                         tries = "1 try" if attempt == 1 else f"{attempt} tries"
                         raise DeliveryError(f"{again} after {tries}") from None
                     log.info("receiver %s: %s; trying again in %.1f s", receiver.name, again, wait)
                     time.sleep(wait)
                 else:
                     return
-        finally:
-            client.close()
 
-    def _post(self, client: HttpClient, receiver: Receiver, delivery_id: str, body: bytes) -> None:
-        if not self._deadline.left():
-            raise DeliveryError("no time was left to deliver it")
+    def _post(self, client: HttpClient, receiver: Receiver, delivery_id: str, body: bytes, seconds: float) -> None:
         # Signed anew each time: receivers refuse old timestamps.
         headers = generic.build_headers(delivery_id, int(time.time()), body, receiver.secret)
         request = requests.Request("POST", receiver.url, data=body, headers=dict(headers))
         try:
-            answer = client.exchange(request, seconds=self._deadline.left(), max_bytes=_MOST_BYTES)
+            # The status tells; of what is said besides, an excerpt will do.
+            answer = client.exchange(request, seconds=seconds, max_bytes=_MOST_BYTES, whole=False)
         except ExchangeError as error:
             raise _TryAgain(str(error)) from None
         self._judge(answer)
@@ -90,13 +91,13 @@ class WebhookSender:
         said = shorten(printable(self._redact(answer.body.decode("utf-8", "replace"))), 200)
         text = f"HTTP {answer.status}" + (f" {said}" if said else "")
         if answer.status in {408, 425, 429} or answer.status >= 500:
-            raise _TryAgain(text, answer.retry_after)
+            raise _TryAgain(text, answer.retry_after or 0.0)
         raise DeliveryError(text, gone=answer.status == requests.codes.gone)
 
 
 class _TryAgain(Exception):
-    """The receiver may take it later; `seconds` where it said when."""
+    """The receiver may take it later, but not before `seconds` have passed."""
 
-    def __init__(self, text: str, seconds: float | None = None) -> None:
+    def __init__(self, text: str, seconds: float = 0.0) -> None:
         super().__init__(text)
         self.seconds = seconds

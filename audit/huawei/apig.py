@@ -6,7 +6,8 @@ Source: vendor's API reference, "Querying VPC Endpoint Connections" (updated 202
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -16,8 +17,6 @@ from audit.paging import PAGE_LIMIT, Page
 from audit.times import canonical_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from audit.huawei.transport import Transport
 
 # What to grant, first in an identity policy (IAM 5.0), then in a role policy (1.1). Source: vendor's "Permissions and
@@ -47,11 +46,10 @@ class Apig:
 
     def list_gateways(self, offset: int = 0, limit: int = PAGE_LIMIT) -> Page[Gateway]:
         """List gateways in any state."""
-
-        def decode(body: bytes) -> Page[Gateway]:
-            return decode_gateways(body, self.region, self.project_id)
-
-        return self._get(self._instances, {"offset": offset, "limit": limit}, decode, LIST_GATEWAYS)
+        decode = partial(decode_gateways, region=self.region, project_id=self.project_id)
+        return self._transport.get(
+            self._instances, {"offset": offset, "limit": limit}, decode, permission=LIST_GATEWAYS
+        )
 
     def list_connections(
         self,
@@ -70,12 +68,13 @@ class Apig:
         params: dict[str, str | int] = {"offset": offset, "limit": limit}
         filters = {"id": connection_id, "marker_id": marker_id, "status": status}
         params |= {name: value for name, value in filters.items() if value is not None}
-        return self._get(f"{self._endpoint(gateway_id)}/connections", params, decode_connections, LIST_CONNECTIONS)
+        path = f"{self._endpoint(gateway_id)}/connections"
+        return self._transport.get(path, params, decode_connections, permission=LIST_CONNECTIONS)
 
     def list_permissions(self, gateway_id: str, offset: int = 0, limit: int = PAGE_LIMIT) -> Page[str]:
         """List who may connect to a gateway: `iam:domain::<domain_id>`, or `*` for everyone."""
-        params: dict[str, str | int] = {"offset": offset, "limit": limit}
-        return self._get(f"{self._endpoint(gateway_id)}/permissions", params, decode_permissions, LIST_PERMISSIONS)
+        path, params = f"{self._endpoint(gateway_id)}/permissions", {"offset": offset, "limit": limit}
+        return self._transport.get(path, params, decode_permissions, permission=LIST_PERMISSIONS)
 
     def close(self) -> None:
         """Send nothing more and let every waiting request fail."""
@@ -84,47 +83,17 @@ class Apig:
     def _endpoint(self, gateway_id: str) -> str:
         return f"{self._instances}/{quote(gateway_id, safe='')}/vpc-endpoint"
 
-    def _get(
-        self, path: str, params: dict[str, str | int], decode: Callable[[bytes], Page[Any]], permission: str
-    ) -> Page[Any]:
-        page, _request_id = self._transport.get(path, params, decode, permission=permission)
-        return page
-
 
 class _ConnectionsAnswer(msgspec.Struct):
     total: int
-    connections: list[EndpointConnection] | None
+    connections: list[EndpointConnection]
     size: int | None = None
 
 
-class _LooseAnswer(msgspec.Struct):
-    """An answer whose records are looked at one by one, as some may not be what the vendor's document says."""
-
-    total: int
-    connections: list[dict[str, Any]] | None
-    size: int | None = None
-
-
-class _GatewaysAnswer(msgspec.Struct):
-    total: int
-    instances: list[dict[str, Any]] | None
-    size: int | None = None
-
-
-class _Permission(msgspec.Struct):
-    permission: str
-
-
-class _PermissionsAnswer(msgspec.Struct):
-    total: int
-    permissions: list[_Permission] | None
-    size: int | None = None
-
-
+Value = TypeVar("Value")
+_Record = dict[str, msgspec.Raw]
 _decode_strict = msgspec.json.Decoder(_ConnectionsAnswer).decode
-_decode_loose = msgspec.json.Decoder(_LooseAnswer).decode
-_decode_gateways = msgspec.json.Decoder(_GatewaysAnswer).decode
-_decode_permissions = msgspec.json.Decoder(_PermissionsAnswer).decode
+_FIELDS: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(EndpointConnection)}
 
 
 def decode_connections(body: bytes) -> Page[EndpointConnection]:
@@ -135,61 +104,72 @@ def decode_connections(body: bytes) -> Page[EndpointConnection]:
     """
     try:
         answer = _decode_strict(body)
+        total, size, connections = answer.total, answer.size, answer.connections
     except msgspec.ValidationError:
-        loose = _decode_loose(body)
-        records = None if loose.connections is None else [_salvage(record) for record in loose.connections]
-        answer = _ConnectionsAnswer(loose.total, records, loose.size)
-    return Page(*_sizes(answer.total, answer.size, answer.connections), tuple(map(_tidy, answer.connections or ())))
+        total, size, records = _decode_records(body, "connections")
+        connections = [_salvage(record) for record in records]
+    return Page(_count(total), size, tuple(map(_tidy, connections)))
 
 
 def _tidy(record: EndpointConnection) -> EndpointConnection:
     """Write timestamps canonically; an id without a character is no id."""
     created, updated = record.created_at, record.updated_at
-    new_created = created and canonical_time(created)
-    new_updated = updated and canonical_time(updated)
+    new_created = None if created is None else canonical_time(created)
+    new_updated = None if updated is None else canonical_time(updated)
     if new_created is created and new_updated is updated and record.id != "":
         return record
-    return msgspec.structs.replace(
-        record, id=record.id or None, created_at=new_created or None, updated_at=new_updated or None
-    )
+    return msgspec.structs.replace(record, id=record.id or None, created_at=new_created, updated_at=new_updated)
 
 
-def _salvage(record: dict[str, Any]) -> EndpointConnection:
+def _salvage(record: _Record) -> EndpointConnection:
     """Keep of a malformed record the fields that are what they should be."""
-    kept: dict[str, Any] = {}
-    for field in msgspec.structs.fields(EndpointConnection):
-        try:
-            kept[field.name] = msgspec.convert(record.get(field.name), field.type)
-        except msgspec.ValidationError:
-            kept[field.name] = None
-    return EndpointConnection(**kept)
+    return EndpointConnection(**{name: _field(record, name, kind) for name, kind in _FIELDS.items()})
 
 
 def decode_gateways(body: bytes, region: str, project_id: str) -> Page[Gateway]:
     """Read an answer; ValueError where it is no list of records. A gateway without a usable id has the id ""."""
-    answer = _decode_gateways(body)
-
-    def text(record: dict[str, Any], field: str) -> str:
-        value = record.get(field)
-        return value if isinstance(value, str) else ""
-
-    gateways = tuple(
-        Gateway(region, project_id, text(record, "id"), text(record, "instance_name"), text(record, "status") or None)
-        for record in answer.instances or ()
+    total, size, records = _decode_records(body, "instances")
+    gateways = (
+        Gateway(
+            region,
+            project_id,
+            _field(record, "id", str) or "",
+            _field(record, "instance_name", str) or "",
+            _field(record, "status", str) or None,
+        )
+        for record in records
     )
-    return Page(*_sizes(answer.total, answer.size, answer.instances), gateways)
+    return Page(total, size, tuple(gateways))
 
 
 def decode_permissions(body: bytes) -> Page[str]:
     """Read an answer; ValueError where it is no list of permissions."""
-    answer = _decode_permissions(body)
-    permissions = tuple(record.permission for record in answer.permissions or ())
-    return Page(*_sizes(answer.total, answer.size, answer.permissions), permissions)
+    total, size, records = _decode_records(body, "permissions")
+    return Page(total, size, tuple(msgspec.json.decode(record.get("permission", b""), type=str) for record in records))
 
 
-def _sizes(total: int, size: int | None, records: list[Any] | None) -> tuple[int, int | None]:
-    if total < 0:
-        raise ValueError(f"total is {total}")
+def _decode_records(body: bytes, name: str) -> tuple[int, int | None, list[_Record]]:
+    """Take an answer apart without reading the records, as some may not be what the vendor's document says."""
+    answer = msgspec.json.decode(body, type=_Record)
+    if not answer.keys() >= {"total", name}:
+        raise ValueError(f"it has no `total` or no `{name}`")
+    total = _count(msgspec.json.decode(answer["total"], type=int))
+    size = msgspec.json.decode(answer.get("size", b"null"), type=int | None)
+    records = msgspec.json.decode(answer[name], type=list[_Record] | None)
     if records is None and total:
-        raise ValueError(f"total is {total}, and the list is null")
-    return total, size
+        raise ValueError(f"`total` is {total}, and `{name}` is null")
+    return total, size, records or []
+
+
+def _count(total: int) -> int:
+    if total < 0:
+        raise ValueError(f"`total` is {total}")
+    return total
+
+
+def _field(record: _Record, name: str, kind: type[Value]) -> Value | None:
+    """Return a field's value, None where it is absent or of another kind."""
+    try:
+        return msgspec.json.decode(record.get(name, b"null"), type=kind)
+    except msgspec.DecodeError:
+        return None

@@ -6,7 +6,6 @@ import json
 import logging
 import random
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeVar
 
 import requests
@@ -61,24 +60,23 @@ class Transport:
         self._pace = Pace(concurrency)
         self._http = HttpClient(endpoint, concurrency)
         self._refused: CredentialsRefused | None = None
-        self._closed = False
         self.skew = 0.0
 
     def get(
         self, path: str, params: Mapping[str, str | int], decode: Callable[[bytes], Decoded], *, permission: str
-    ) -> tuple[Decoded, str | None]:
-        """Return the decoded answer and its request id.
+    ) -> Decoded:
+        """Return the decoded answer.
 
         `decode` raises ValueError for a body that is not what it should be; that is retried like a broken answer.
         `permission` names the IAM action in case it is missing. Raises ApiError.
         """
         for attempt in range(1, TRIES + 1):
             try:
-                return self._try(path, params, decode, permission)
+                return self._try(path, params, decode, permission, attempt)
             except ApiError as error:
                 if not error.retryable:
                     raise
-                wait = _backoff(attempt) if error.retry_after is None else error.retry_after
+                wait = max(_backoff(attempt), error.retry_after or 0.0)
                 if isinstance(error, Throttled):
                     self._pace.slow(wait)
                 if attempt == TRIES or wait >= self._deadline.left():
@@ -89,66 +87,68 @@ class Transport:
 
     def close(self) -> None:
         """Send nothing any more; whoever waits for a turn is told at once."""
-        self._closed = True
         self._pace.stop()
         self._http.close()
 
     def _try(
-        self, path: str, params: Mapping[str, str | int], decode: Callable[[bytes], Decoded], permission: str
-    ) -> tuple[Decoded, str | None]:
-        with self._pace.turn(self._deadline.left()):
-            self._check_may_send()
-            request = requests.Request("GET", self._endpoint + path, params=dict(params), auth=self._auth)
-            try:
-                answer = self._http.exchange(request, seconds=self._deadline.left(), max_bytes=MOST_BYTES)
-            except ExchangeError as error:
-                if not self._deadline.left():
-                    raise OutOfTime("the time limit was reached") from None
-                raise Unavailable(str(error)) from None
-            self._note_skew(answer)
-            request_id = self._request_id(answer)
+        self,
+        path: str,
+        params: Mapping[str, str | int],
+        decode: Callable[[bytes], Decoded],
+        permission: str,
+        attempt: int,
+    ) -> Decoded:
+        with self._pace.turn(self._deadline.left(), attempt) as came:
+            if not came:
+                raise self._why_not()
+            answer = self._ask(requests.Request("GET", self._endpoint + path, params=dict(params), auth=self._auth))
             if answer.status != requests.codes.ok:
-                raise self._refusal(answer, request_id, permission)
+                raise self._refusal(answer, permission)
         self._pace.quicken()
         try:
-            return decode(answer.body), request_id
+            return decode(answer.body)
         except (ValueError, RecursionError) as error:
-            text = f"the answer makes no sense: {self._clean(str(error))}"
-            raise Unavailable(text, status=answer.status, request_id=request_id) from None
+            raise self._error(Unavailable, answer, "", f"the answer makes no sense: {error}") from None
 
-    def _check_may_send(self) -> None:
-        if self._refused is not None:
-            refused = self._refused
-            raise CredentialsRefused(
-                f"not asked any more: {refused}", status=refused.status, code=refused.code, request_id=None
-            )
-        if self._closed or not self._deadline.left():
-            raise OutOfTime("the time limit was reached")
+    def _why_not(self) -> ApiError:
+        refused = self._refused
+        if refused is None:
+            return OutOfTime("the time limit was reached")
+        return CredentialsRefused(f"not asked any more: {refused}", status=refused.status, code=refused.code)
 
-    def _refusal(self, answer: Answer, request_id: str | None, permission: str) -> ApiError:
-        code, message = (self._clean(text) for text in _error_of(answer.body))
-        text = " ".join(filter(None, [f"HTTP {answer.status}", code, message]))
-        if request_id:
-            text += f" (request id {request_id})"
-        if answer.status == requests.codes.forbidden:
-            text += f"; grant {permission}"
+    def _ask(self, request: requests.Request) -> Answer:
+        try:
+            answer = self._http.exchange(request, seconds=self._deadline.left(), max_bytes=MOST_BYTES)
+        except ExchangeError as error:
+            if not self._deadline.left():
+                raise self._why_not() from None
+            raise Unavailable(str(error)) from None
+        if answer.date:
+            self.skew = (answer.date - datetime.now(timezone.utc)).total_seconds()
+        return answer
+
+    def _refusal(self, answer: Answer, permission: str) -> ApiError:
+        code, message = _error_of(answer.body)
         kind = _kind_of(answer.status, code)
-        error = kind(text, status=answer.status, code=code, request_id=request_id, retry_after=answer.retry_after)
+        error = self._error(kind, answer, code, message, f"; grant {permission}" if kind is Forbidden else "")
         if isinstance(error, CredentialsRefused):
             self._refused = error
             self._pace.stop()
         return error
 
-    def _request_id(self, answer: Answer) -> str | None:
-        named = answer.headers.get("x-request-id")
-        return self._clean(named) if named else None
-
-    def _note_skew(self, answer: Answer) -> None:
-        try:
-            there = parsedate_to_datetime(answer.headers["Date"])
-            self.skew = (there - datetime.now(timezone.utc)).total_seconds()
-        except (KeyError, ValueError, TypeError):
-            return  # without a readable Date there is nothing to compare
+    def _error(self, kind: type[ApiError], answer: Answer, code: str, message: str, advice: str = "") -> ApiError:
+        """Build an error that keeps all there is to know of an answer, fit to be shown."""
+        code, message, request_id = map(self._clean, (code, message, answer.headers.get("x-request-id", "")))
+        text = " ".join(filter(None, [f"HTTP {answer.status}", code, message]))
+        if request_id:
+            text += f" (request id {request_id})"
+        return kind(
+            text + advice,
+            status=answer.status,
+            code=code,
+            request_id=request_id or None,
+            retry_after=answer.retry_after,
+        )
 
     def warnings(self) -> list[str]:
         """Say where our clock and the server's disagree by more than a minute."""

@@ -9,42 +9,52 @@ import base64
 import binascii
 import hashlib
 import hmac
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from audit.notify import MOST_FINDINGS, Message, build_payload
+from audit.model import OPEN
+from audit.notify import Message, build_payload
+from audit.text import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LARGEST_BODY = 20_000
 CONTENT_TYPE = "application/cloudevents+json"
+_LISTS = ("findings", "not_covered", "problems")
+_LONGEST_TEXT = 300
 _SECRET_PREFIX = "whsec_"  # noqa: S105  (the public mark of such secrets)
 
 
 def build_body(message: Message) -> bytes:
-    """Build the event, with as many findings as fit; what is left out is counted in it."""
-    body = b""
-    for limit in (MOST_FINDINGS, 10, 5, 2, 0):
-        body = _encode(message, limit)
-        if len(body) <= LARGEST_BODY:
-            return body
-    # Only a list of hundreds of gateways that could not be read is as long as that.
-    data = build_payload(message, 0)
-    left_out = len(data["not_covered"])
-    while data["not_covered"] and len(body) > LARGEST_BODY:
-        del data["not_covered"][len(data["not_covered"]) // 2 :]
-        data["not_covered_left_out"] = left_out - len(data["not_covered"])
+    """Build the event; what does not fit is shortened, then left out and counted, the longest list first."""
+    data = build_payload(message) | {f"{name}_left_out": 0 for name in ("not_covered", "problems")}
+    body = _event(message, data)
+    if len(body) > LARGEST_BODY:
+        data |= {name: _shortened(data[name]) for name in ("headline", *_LISTS)}
+        body = _event(message, data)
+    while len(body) > LARGEST_BODY and any(data[name] for name in _LISTS):
+        longest = max(_LISTS, key=lambda name: len(msgspec.json.encode(data[name])))
+        kept = data[longest][: len(data[longest]) // 2]
+        dropped = data[longest][len(kept) :]
+        # Resolved findings stand behind the open ones, and are counted among the changes.
+        data[f"{longest}_left_out"] += sum(1 for entry in dropped if longest != "findings" or entry["status"] in OPEN)
+        data[longest] = kept
         body = _event(message, data)
     return body
 
 
-def _encode(message: Message, limit: int) -> bytes:
-    return _event(message, build_payload(message, limit))
+def _shortened(value: object) -> object:
+    """Shorten every text in plain data."""
+    if isinstance(value, str):
+        return shorten(value, _LONGEST_TEXT)
+    if isinstance(value, dict):
+        return {name: _shortened(inner) for name, inner in value.items()}
+    return [_shortened(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _event(message: Message, data: dict[str, object]) -> bytes:
+def _event(message: Message, data: dict[str, Any]) -> bytes:
     event = {
         "specversion": "1.0",
         "id": message.delivery_id,
