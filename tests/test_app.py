@@ -418,3 +418,18 @@ def test_the_trend_keeps_the_last_ninety_runs(world):
     trend = world.manifest()["trend"]
     assert [point["by_status"]["new"] for point in trend] == [1, 0, 0]
     assert trend[-1]["run_id"] == world.manifest()["run_id"]
+
+
+def test_a_secret_in_the_data_itself_reaches_nothing(world):
+    """A gateway named after the key, a connection from a domain that is the secret key: neither store nor message."""
+    key, secret = world.estate.access_key, world.estate.secret_key
+    world.estate.add_gateway(f"gw {key}").add_connection(domain_id=secret)
+    outcome = world.run()
+    assert outcome.summary.exit_code == 1
+    texts = [gzip.decompress(path.read_bytes()) for path in world.store.rglob("*.gz")]
+    texts += [path.read_bytes() for path in world.store.rglob("*.json")]
+    texts += [world.receiver.deliveries[0].body, msgspec.json.encode(outcome.summary)]
+    assert len(texts) == 7
+    for text in texts:
+        assert key.encode() not in text
+        assert secret.encode() not in text

@@ -106,7 +106,8 @@ class Transport:
                 raise self._refusal(answer, permission)
         self._pace.quicken()
         try:
-            return decode(answer.body)
+            # A server that echoes a secret in a name must not carry it into the evidence.
+            return decode(self._redact.body(answer.body))
         except (ValueError, RecursionError) as error:
             raise self._error(Unavailable, answer, "", f"the answer makes no sense: {error}") from None
 
