@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A setting of your own must not send the demo's message to your own chat.
-NO_SETTINGS = env $$(env | sed -n 's/^\(AUDIT_[A-Z0-9_]*\)=.*/-u \1/p')
+NO_SETTINGS = env $$(env | sed -n 's/^\(AUDIT_[A-Za-z0-9_]*\)=.*/-u \1/p')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types rules unit bench clean
@@ -19,14 +19,15 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 	@$(PIP) -r requirements-dev.txt
 	@touch $@
 
-demo: $(VENV)/.installed ## audit a sample estate over HTTP into ./out; no cloud account needed
-	@mkdir -p out
-	@$(NO_SETTINGS) $(BIN)/python -m tests.emulator --estate sample --state out/demo-estate.json -- \
-	  $(BIN)/python -m audit run --region cn-north-4 --store out --mode demo; \
+demo: $(VENV)/.installed ## audit a sample estate over HTTP into ./out/demo; no cloud account needed
+	@mkdir -p out/demo
+	@$(NO_SETTINGS) $(BIN)/python -m tests.emulator --estate sample --state out/demo/estate.json -- \
+	  $(BIN)/python -m audit run --region cn-north-4 --store out/demo --mode demo; \
 	code=$$?; \
 	case $$code in \
 	  0|1|3) echo; \
-	    echo "The evidence of this run is in ./out (see out/latest.json). Look at all findings: $(BIN)/python -m audit findings"; \
+	    echo "The evidence of this run is in ./out/demo (see out/demo/latest.json). Look at all findings:"; \
+	    echo "  $(BIN)/python -m audit findings --store out/demo"; \
 	    echo "Run make demo again: the sample estate has moved on by then. make clean starts it anew.";; \
 	  *) exit $$code;; \
 	esac
@@ -50,7 +51,8 @@ unit: $(VENV)/.installed ## all other tests
 
 bench: $(VENV)/.installed ## what an audit costs beside a bare floor, as ratios
 	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench_rules
 
 clean: ## remove what make and the demo left
-	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) out/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

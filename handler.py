@@ -85,7 +85,7 @@ def _http(status: int, content_type: str, body: dict[str, Any]) -> dict[str, Any
         "statusCode": status,
         "isBase64Encoded": False,
         "headers": {"Content-Type": content_type},
-        "body": json.dumps(body, ensure_ascii=False),
+        "body": json.dumps(body),
     }
 
 

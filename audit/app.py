@@ -7,7 +7,7 @@ dropped. Adapters are handed in; this module knows them by their ports only.
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from audit import __version__
@@ -27,15 +27,16 @@ from audit.archive import (
     TrendPoint,
     folder_of,
 )
-from audit.collect import Step, plan_reading, read_gateways, still_exists
-from audit.errors import StoreError
-from audit.evaluate import evaluate, observe
+from audit.collect import Step, find_existing, plan_reading, read_gateways
+from audit.errors import Overtaken, StoreError
+from audit.evaluate import Judge, observe
 from audit.model import Connection, Coverage, Finding, Gateway, GatewayKey, Reading
 from audit.notify import Standing
 from audit.outcome import ManifestRef, Outcome, Summary, Tally
 from audit.reconcile import Run, Slice, carry, reconcile, vanished
-from audit.ruleset.compiled import Bindings, BoundRule, Compiled, compile_rules
-from audit.tell import Telling, tell, tell_trouble
+from audit.ruleset.compiled import Bindings, BoundRule
+from audit.tell import Result, Telling, tell, tell_trouble
+from audit.text import describe_defect
 from audit.times import format_time
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ class Job:
     gateways: tuple[str, ...] = ()
     rule_ids: tuple[str, ...] = ()
     dry_run: bool = False
-    notify: bool = True
     fail_on: str = "low"
     concurrency: int = 16
 
@@ -85,25 +85,31 @@ class Ports:
 def run_audit(job: Job, ports: Ports) -> Outcome:
     """Perform a run. Whatever the API, the store or a receiver does, it ends in an Outcome that says so."""
     tally = Tally(job.run_id)
-    manifest, trouble = None, ""
+    manifest: ManifestRef | None = None
+    trouble: StoreError | None = None
     try:
         manifest = _read_and_record(job, ports, tally)
     except StoreError as error:
-        trouble = str(error)
-        tally.problems.append(trouble)
+        trouble = error
+    except Exception as error:  # a defect of ours: silence would look like health
+        tell_trouble(ports.telling, job.run_id, format_time(job.now), describe_defect(error))
+        raise
     tally.problems += ports.warnings()
     now = format_time(job.now)
     if trouble:
-        told = tell_trouble(ports.telling, job.run_id, now, trouble)
+        tally.problems.append(str(trouble))
+        # Of a run that was overtaken, the faster one tells what there is to tell.
+        overtaken = isinstance(trouble, Overtaken)
+        told = Result([], []) if overtaken else tell_trouble(ports.telling, job.run_id, now, str(trouble))
     else:
         location = ports.archive.store.locate(manifest.key) if manifest else ""
         standing = Standing(
+            store=ports.archive.store.url,
             run_id=job.run_id,
             now=now,
             open=tally.open,
             worst=tally.worst,
-            coverage=tally.coverage,
-            rules_idle=tally.rules_idle,
+            extent=tally.extent,
             problems=tally.problems,
             manifest_location=location,
             manifest_sha256=manifest.sha256 if manifest else "",
@@ -112,7 +118,7 @@ def run_audit(job: Job, ports: Ports) -> Outcome:
     tally.problems += [
         f"receiver {item.receiver}: {item.detail}" for item in told.deliveries if item.outcome == "failed"
     ]
-    code, reason = tally.judge(job.fail_on, trouble)
+    code, reason = tally.judge(job.fail_on, trouble.short if trouble else "")
     summary = Summary(job.run_id, code, tally.counts, tally.coverage, manifest, None, told.deliveries, tally.problems)
     return Outcome(summary, reason, tally.worst, tuple(told.messages))
 
@@ -121,7 +127,8 @@ def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None
     """Read, evaluate and write every gateway, then commit; None for a dry run. Raises StoreError."""
     parent = ports.archive.latest()
     used, bound = _bind_rules(job)
-    tally.rules_idle = len(used) - len(bound)
+    tally.idle = frozenset(rule.id for rule in used if rule.not_evaluated)
+    tally.untouched = frozenset(rule.id for rule in job.rule_set.rules) - {rule.id for rule in used}
     tally.problems += [f"rule {rule.id} was not evaluated: {rule.not_evaluated}" for rule in used if rule.not_evaluated]
     line = _Line(
         job=job,
@@ -129,12 +136,12 @@ def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None
         run=Run(
             run_id=job.run_id,
             now=format_time(job.now),
-            evaluated=frozenset(entry.rule.id for entry in bound),
             selected=frozenset(rule.id for rule in used),
             loaded=frozenset(rule.id for rule in job.rule_set.rules),
             all_rules=not job.rule_ids,
         ),
-        compiled=compile_rules(bound),
+        judge=Judge(bound),
+        permissions=any("gateway.permissions" in entry.rule.fields for entry in bound),
         tally=tally,
     )
     with LineWriter() as connections, LineWriter() as findings:
@@ -173,8 +180,9 @@ def _build_manifest(
 ) -> Manifest:
     now = format_time(job.now)
     counts = tally.counts
-    complete = sum(1 for entry in tally.coverage if entry.state == "complete")
-    point = TrendPoint(job.run_id, now, counts.by_status, counts.by_severity, complete, len(tally.coverage))
+    extent = tally.extent
+    complete, all_states = extent.gateways("complete"), ("complete", "partial", "not_covered", "out_of_scope")
+    point = TrendPoint(job.run_id, now, counts.by_status, counts.by_severity, complete, extent.gateways(*all_states))
     return Manifest(
         run_id=job.run_id,
         mode=job.mode,
@@ -200,8 +208,10 @@ class _Line:
     job: Job
     api: Api
     run: Run
-    compiled: Compiled
+    judge: Judge
+    permissions: bool
     tally: Tally
+    doubts: list[str] = field(default_factory=list)
 
     def stream(
         self, parent: StoredRun | None, progress: Progress, connections: LineWriter, findings: LineWriter
@@ -212,7 +222,9 @@ class _Line:
         plan = self._plan(parent.manifest.coverage if parent else ())
         self.tally.coverage += plan.coverage
         progress.start(len(plan.steps))
-        with closing(read_gateways(self.api, plan.steps, self.job.concurrency)) as readings:
+        with closing(
+            read_gateways(self.api, plan.steps, self.job.concurrency, permissions=self.permissions)
+        ) as readings:
             for reading in readings:
                 key = reading.gateway.key
                 self._carry(past_findings, key, findings)
@@ -221,8 +233,8 @@ class _Line:
                 connections.write(rows)
                 findings.write(slice_.findings)
                 self.tally.add(slice_)
-                if not judged.gone:
-                    self.tally.coverage.append(_cover(judged))
+                if entry := self._cover(judged, slice_):
+                    self.tally.coverage.append(entry)
                 progress.advance(judged)
         self._carry(past_findings, None, findings)
         past_connections.skip_to(None)
@@ -256,8 +268,7 @@ class _Line:
         deleted: set[str] = set()
         if reading.state == "complete" and not reading.gone:
             reading, deleted = self._confirm(reading, vanished(past_findings, present))
-        hits = evaluate(self.compiled, gateway, rows)
-        slice_ = reconcile(self.run, reading, present, deleted, hits, past_findings)
+        slice_ = reconcile(self.run, reading, present, deleted, self.judge.judge(reading, rows), past_findings)
         if reading.state != "complete":
             # What was known and not read again stays, so that an outage does not restart clocks.
             rows += [connection for key, connection in before.items() if key not in present]
@@ -265,27 +276,35 @@ class _Line:
         return rows, slice_, reading
 
     def _confirm(self, reading: Reading, missing: Sequence[str]) -> tuple[Reading, set[str]]:
-        """Ask by id for connections that vanished; one that still answers means that the reading was not complete."""
-        deleted = set()
-        for connection_id in missing:
-            exists = still_exists(self.api, reading.gateway.id, connection_id)
-            if exists:
-                reason = f"connection {connection_id} was not in the list, but still answers by its id"
-                reading = replace(reading, state="partial", reason=reason)
-            elif exists is False:
-                deleted.add(connection_id)
-        return reading, deleted
+        """Ask by id for connections that vanished; one that still answers means that the reading was not complete.
 
+        Once that could not be told of one, no more are asked for in this run: what is left stays unverified, and the
+        time is kept for the gateways that are still to be read.
+        """
+        if not missing or self.doubts:
+            return reading, set()
+        answers = find_existing(self.api, reading.gateway.id, missing, self.job.concurrency)
+        if None in answers.values() or len(answers) < len(missing):
+            self.doubts.append(reading.gateway.id)
+        for connection_id in [name for name, exists in answers.items() if exists]:
+            reason = f"connection {connection_id} was not in the list, but still answers by its id"
+            reading = replace(reading, state="partial", reason=reason)
+        return reading, {name for name, exists in answers.items() if exists is False}
 
-def _cover(reading: Reading) -> Coverage:
-    region, project_id, gateway_id = reading.gateway.key
-    return Coverage(
-        region,
-        project_id,
-        gateway_id,
-        reading.gateway.name,
-        reading.state,
-        reading.reason,
-        len(reading.connections),
-        reading.request_id,
-    )
+    def _cover(self, reading: Reading, slice_: Slice) -> Coverage | None:
+        """Describe the coverage of a gateway; None where it is gone and nothing about it is left open.
+
+        A gateway that is gone stays known while findings out of this run's scope are, so that a full run resolves them.
+        """
+        state, reason = reading.state, reading.reason
+        if reading.gone and reading.gateway.id in self.job.gateways:
+            state, reason = "not_covered", "there is no such gateway any more"
+        elif reading.gone and slice_.carried:
+            state, reason = "out_of_scope", "it is gone; findings out of this run's scope are kept"
+        elif reading.gone:
+            return None
+        region, project_id, gateway_id = reading.gateway.key
+        connections = len(reading.connections)
+        return Coverage(
+            region, project_id, gateway_id, reading.gateway.name, state, reason, connections, reading.request_id
+        )

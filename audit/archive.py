@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import tempfile
 import zlib
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
 
-from audit.errors import StateError, StoreError
+from audit.errors import Overtaken, StateError, StoreError
 from audit.model import Connection, Coverage, Finding, GatewayKey
 from audit.store import read_object
 
@@ -34,7 +35,7 @@ LATEST = "latest.json"
 CONNECTIONS = "connections.ndjson.gz"
 FINDINGS = "findings.ndjson.gz"
 TREND_RUNS = 90
-_LARGEST_LINE = 1 << 20
+_RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 
 
 class StoredObject(msgspec.Struct, frozen=True):
@@ -146,7 +147,7 @@ class StoredRun:
             hashed = _HashingReader(stream)
             try:
                 with gzip.GzipFile(fileobj=cast("IO[bytes]", hashed)) as text:
-                    while row := text.readline(_LARGEST_LINE):
+                    for row in text:
                         yield decode(row)
             except (OSError, EOFError, zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise _unreadable(self.store, key, str(error)) from None
@@ -166,6 +167,8 @@ class Archive:
         if text is None:
             return None
         latest = self._decode(text, LATEST, Latest)
+        if latest.manifest != folder_of(latest.run_id) + "manifest.json" or not _RUN_ID.fullmatch(latest.run_id):
+            raise _unreadable(self.store, LATEST, "it does not point to the manifest of a run")
         manifest_text = read_object(self.store, latest.manifest)
         if manifest_text is None:
             raise _unreadable(self.store, latest.manifest, "it is missing")
@@ -176,14 +179,14 @@ class Archive:
     def commit(self, manifest: Manifest, parent: StoredRun | None) -> str:
         """Write the manifest and point `latest.json` at it; returns the manifest's hash.
 
-        Raises StoreError where another run was committed since `parent` was read: its findings would be lost.
+        Raises Overtaken where another run was committed since `parent` was read: its findings would be lost.
         """
         text = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
         key = folder_of(manifest.run_id) + "manifest.json"
         self.store.put(key, io.BytesIO(text))
         now = self.latest()
         if (now and now.sha256) != (parent and parent.sha256):
-            raise StoreError(
+            raise Overtaken(
                 f"{self.store.locate(LATEST)}: run {now.manifest.run_id if now else 'none'} was recorded meanwhile; "
                 "this run stays unrecorded, run it again"
             )

@@ -9,21 +9,27 @@ import re
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from audit.errors import ApiError, NotFound
 from audit.model import Coverage, EndpointConnection, Gateway, Reading
 from audit.paging import Page, read_list
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 GATEWAY_GONE = "APIC.7302"
 NO_ENDPOINT_SERVICE = "APIC.7314"
 # How many connections of long gateways may wait in memory for the gateways before them.
 _ROOM = 10_000
+_ACCOUNT = "iam:domain::"
+_PAGES_AHEAD = 32
 _USABLE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -38,6 +44,8 @@ class Api(Protocol):
     def list_connections(
         self, gateway_id: str, offset: int = 0, *, connection_id: str | None = None
     ) -> Page[EndpointConnection]: ...
+
+    def list_permissions(self, gateway_id: str, offset: int = 0) -> Page[str]: ...
 
     def close(self) -> None:
         """Send nothing more and let every waiting request fail."""
@@ -77,16 +85,16 @@ def plan_reading(api: Api, wanted: Collection[str], known: Collection[Gateway]) 
 
     listed = {gateway.id: gateway for gateway in listing.items}
     steps = [_step(gateway, wanted) for gid, gateway in listed.items() if gid]
-    for gateway in known:
-        if gateway.id not in listed:
-            steps.append(_missing(gateway, wanted, listing.unstable))
+    # What has an unusable id was never read, so there is nothing to know about it once it is not listed.
+    unlisted = [gateway for gateway in known if gateway.id not in listed and _USABLE_ID.fullmatch(gateway.id)]
+    steps += [_missing(gateway, wanted, listing.unstable) for gateway in unlisted]
     names = listed.keys() | {gateway.id for gateway in known}
     steps += [
         _decide(_unnamed(api, gid), wanted, "no such gateway in this project") for gid in wanted if gid not in names
     ]
     coverage = []
     if listing.unstable:
-        coverage.append(_about_list(api, "partial", f"list of gateways: {listing.unstable}"))
+        coverage.append(_about_list(api, "partial", listing.unstable))
     if "" in listed:
         coverage.append(_about_list(api, "not_covered", "the list holds a gateway without an id"))
     return Plan(_sorted(steps), tuple(coverage))
@@ -104,8 +112,8 @@ def _missing(gateway: Gateway, wanted: Collection[str], unstable: str) -> Step:
     """Judge a gateway that the previous run knew and that is not listed now."""
     if unstable:
         return _decide(gateway, wanted, "not seen in the list of gateways, which would not hold still")
-    if wanted:
-        return _decide(gateway, wanted, "no longer listed")
+    if wanted and gateway.id not in wanted:
+        return Step(gateway, Reading(gateway, "out_of_scope"))
     return Step(gateway, listed=False)
 
 
@@ -127,8 +135,12 @@ def _about_list(api: Api, state: str, reason: str, request_id: str | None = None
     return Coverage(api.region, api.project_id, None, "", state, reason, 0, request_id)  # type: ignore[arg-type]
 
 
-def read_gateways(api: Api, steps: Sequence[Step], concurrency: int) -> Generator[Reading, None, None]:
+def read_gateways(
+    api: Api, steps: Sequence[Step], concurrency: int, *, permissions: bool = False
+) -> Generator[Reading, None, None]:
     """Yield what became of each step, in the order of `steps`, while later ones are read ahead.
+
+    `permissions` costs one more request for each gateway.
 
     At most twice `concurrency` gateways are under way or waiting, and about _ROOM connections of gateways with more
     than one page. Closing the iterator early closes the API.
@@ -143,7 +155,8 @@ def read_gateways(api: Api, steps: Sequence[Step], concurrency: int) -> Generato
         while done < len(steps):
             while len(queue) < 2 * concurrency and (entry := next(upcoming, None)):
                 index, step = entry
-                queue.append(gateways.submit(_perform, api, step, pages, partial(room.claim, index)))
+                fetch = partial(_perform, api, step, pages, partial(room.claim, index), permissions=permissions)
+                queue.append(gateways.submit(fetch))
             yield queue.popleft().result()
             done += 1
             room.release(done)
@@ -167,11 +180,13 @@ class _Room:
 
     def claim(self, index: int, connections: int) -> None:
         with self._changed:
-            self._held.pop(index, None)
             self._changed.wait_for(
-                lambda: not self._open or index <= self._next or sum(self._held.values()) + connections <= self._most
+                lambda: not self._open or index <= self._next or self._held_by_others(index) + connections <= self._most
             )
             self._held[index] = connections
+
+    def _held_by_others(self, index: int) -> int:
+        return sum(self._held.values()) - self._held.get(index, 0)
 
     def release(self, following: int) -> None:
         """Note that all before `following` were handed down."""
@@ -186,24 +201,56 @@ class _Room:
             self._changed.notify_all()
 
 
-def _perform(api: Api, step: Step, pages: ThreadPoolExecutor, expect: Callable[[int], None]) -> Reading:
+def _perform(
+    api: Api, step: Step, pages: ThreadPoolExecutor, expect: Callable[[int], None], *, permissions: bool
+) -> Reading:
     if step.decided is not None:
         return step.decided
     gateway = step.gateway
     if not step.listed:
         return _probe(api, gateway)
     try:
-        listing = read_list(
-            partial(api.list_connections, gateway.id), lambda connection: connection.id, pages.map, expect
-        )
+        fetch = partial(api.list_connections, gateway.id)
+        listing = read_list(fetch, lambda connection: connection.id, partial(_fetch_ahead, pages), expect)
     except NotFound as error:
         if error.code == NO_ENDPOINT_SERVICE:
-            return Reading(gateway, "complete", reason="the gateway has no endpoint service")
+            return Reading(gateway, "complete", reason="the gateway has no endpoint service", permissions=())
         return Reading(gateway, "not_covered", reason=str(error), request_id=error.request_id)
     except ApiError as error:
         return Reading(gateway, "not_covered", reason=str(error), request_id=error.request_id)
     state = "partial" if listing.unstable else "complete"
-    return Reading(gateway, state, listing.items, listing.unstable)  # type: ignore[arg-type]
+    reading = Reading(gateway, state, listing.items, listing.unstable)  # type: ignore[arg-type]
+    return _add_permissions(api, reading) if permissions else reading
+
+
+def _fetch_ahead(pool: ThreadPoolExecutor, fetch: Callable[[K], T], keys: Iterable[K]) -> Generator[T, None, None]:
+    """Like `map`, but a bounded number ahead: a server may claim a total that no memory holds."""
+    queue: deque[Future[T]] = deque()
+    try:
+        for key in keys:
+            queue.append(pool.submit(fetch, key))
+            if len(queue) == _PAGES_AHEAD:
+                yield queue.popleft().result()
+        while queue:
+            yield queue.popleft().result()
+    finally:
+        for future in queue:
+            future.cancel()
+
+
+def _add_permissions(api: Api, reading: Reading) -> Reading:
+    """Read who may ask for a connection; where that is refused, the connections are still worth judging."""
+    try:
+        listing = read_list(partial(api.list_permissions, reading.gateway.id), lambda permission: permission)
+    except ApiError as error:
+        unread, request_id = str(error), error.request_id
+    else:
+        if not listing.unstable:
+            accounts = tuple(permission.removeprefix(_ACCOUNT) for permission in listing.items)
+            return replace(reading, permissions=accounts)
+        unread, request_id = listing.unstable, None
+    reason = "; ".join(filter(None, [reading.reason, f"permissions: {unread}"]))
+    return replace(reading, state="partial", reason=reason, request_id=request_id)
 
 
 def _probe(api: Api, gateway: Gateway) -> Reading:
@@ -217,8 +264,22 @@ def _probe(api: Api, gateway: Gateway) -> Reading:
     return Reading(gateway, "not_covered", reason="no longer listed, but it still answers")
 
 
-def still_exists(api: Api, gateway_id: str, connection_id: str) -> bool | None:
-    """Ask for one connection by its id; None where that cannot be told."""
+def find_existing(api: Api, gateway_id: str, connection_ids: Sequence[str], workers: int) -> dict[str, bool | None]:
+    """Ask for connections by their ids, several at once; stops after the first of which it cannot be told (None)."""
+    answers: dict[str, bool | None] = {}
+    ask = partial(_exists, api, gateway_id)
+    with (
+        ThreadPoolExecutor(min(workers, len(connection_ids)), "confirm") as pool,
+        closing(_fetch_ahead(pool, ask, connection_ids)) as results,
+    ):
+        for connection_id, exists in zip(connection_ids, results, strict=True):
+            answers[connection_id] = exists
+            if exists is None:
+                break
+    return answers
+
+
+def _exists(api: Api, gateway_id: str, connection_id: str) -> bool | None:
     try:
         page = api.list_connections(gateway_id, connection_id=connection_id)
     except NotFound as error:

@@ -12,7 +12,8 @@ AuditError
 │   ├── Unexpected           an answer outside the vendor's table: not retried
 │   └── OutOfTime            the run's time is up
 ├── StoreError           the store cannot be read or written: exit code 4
-│   └── StateError       what the previous run left is unreadable: exit code 4
+│   ├── StateError       what the previous run left is unreadable: exit code 4
+│   └── Overtaken        another run was recorded meanwhile: exit code 4
 └── DeliveryError        a receiver did not take a message; what it said is due again next time
 """
 
@@ -99,11 +100,21 @@ class OutOfTime(ApiError):
 
 
 class StoreError(AuditError):
-    """The store cannot be read or written."""
+    """The store cannot be read or written. `short` is the reason of the exit code."""
+
+    short = "the run could not be recorded"
 
 
 class StateError(StoreError):
     """What the previous run left cannot be read, or is not what it says it is."""
+
+    short = "what the previous run left is unreadable"
+
+
+class Overtaken(StoreError):
+    """Another run was recorded while this one was reading; to record this one too would hide what that one found."""
+
+    short = "another run was recorded meanwhile"
 
 
 class DeliveryError(AuditError):

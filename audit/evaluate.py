@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from audit.model import Connection, build_uid
+from audit.ruleset.compiled import compile_rules
 from audit.ruleset.explain import Explanation, explain
+from audit.ruleset.language import COUNTS, TRUE, Test
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from audit.model import EndpointConnection, Gateway
-    from audit.ruleset.compiled import Compiled
+    from audit.model import EndpointConnection, Gateway, Reading
+    from audit.ruleset.compiled import BoundRule, Compiled
     from audit.ruleset.parse import Rule
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A rule that one connection breaks; `connection` is the connection's key."""
+    """A rule that one subject breaks; `connection` is the connection's key, None where it is about the gateway."""
 
     uid: str
     rule: Rule
-    connection: str
+    connection: str | None
     explanation: Explanation
 
 
@@ -61,11 +66,65 @@ def observe(
     return connections
 
 
-def evaluate(compiled: Compiled, gateway: Gateway, connections: Sequence[Connection]) -> dict[str, Hit]:
-    """Return the hits by finding uid."""
-    hits: dict[str, Hit] = {}
-    for connection, number in compiled.find(connections, gateway):
-        bound = compiled.rules[number]
-        uid = build_uid(bound.rule.id, gateway.key, "connection", connection.key)
-        hits[uid] = Hit(uid, bound.rule, connection.key, explain(bound, connection, gateway))
-    return hits
+def describe(reading: Reading) -> Gateway:
+    """Complete a gateway by what its reading tells of it."""
+    statuses = Counter(record.status for record in reading.connections)
+    return msgspec.structs.replace(
+        reading.gateway,
+        permissions=reading.permissions,
+        connections=len(reading.connections),
+        accepted=statuses["accepted"],
+        pending=statuses["pendingAcceptance"],
+    )
+
+
+def can_judge(rule: Rule, reading: Reading) -> bool:
+    """Say whether a reading is enough for a rule.
+
+    Permissions may be unreadable where connections are not. Of a gateway that was read in part, a count says only that
+    there are at least so many: enough for a maximum, for nothing else.
+    """
+    if reading.state not in {"complete", "partial"} or reading.gone:
+        return False
+    if reading.permissions is None and "gateway.permissions" in rule.fields:
+        return False
+    if reading.state == "complete":
+        return True
+    counts = {name for name in rule.fields if name.removeprefix("gateway.") in COUNTS}
+    return not counts or (rule.when == TRUE and isinstance(rule.require, Test) and rule.require.keyword == "maximum")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of one gateway: hits by finding uid, and the ids of the rules that could be evaluated."""
+
+    hits: Mapping[str, Hit]
+    evaluated: frozenset[str]
+
+
+class Judge:
+    """Holds readings against rules; each set of rules that occurs is compiled once."""
+
+    def __init__(self, rules: Sequence[BoundRule]) -> None:
+        self._rules = rules
+        self._compiled: dict[tuple[str, ...], Compiled] = {}
+
+    def judge(self, reading: Reading, connections: Sequence[Connection]) -> Verdict:
+        """Evaluate every rule for which this reading is enough."""
+        gateway = describe(reading)
+        able = [bound for bound in self._rules if can_judge(bound.rule, reading)]
+        hits: dict[str, Hit] = {}
+        for each, subjects in (("connection", connections), ("gateway", [gateway])):
+            compiled = self._compile([bound for bound in able if bound.rule.each == each])
+            for subject, number in compiled.find(subjects, gateway):
+                bound = compiled.rules[number]
+                connection = subject.key if each == "connection" else None
+                uid = build_uid(bound.rule.id, gateway.key, each, connection or gateway.id)
+                hits[uid] = Hit(uid, bound.rule, connection, explain(bound, subject, gateway))
+        return Verdict(hits, frozenset(bound.rule.id for bound in able))
+
+    def _compile(self, rules: Sequence[BoundRule]) -> Compiled:
+        key = tuple(bound.rule.id for bound in rules)
+        if key not in self._compiled:
+            self._compiled[key] = compile_rules(rules)
+        return self._compiled[key]

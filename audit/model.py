@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-SEVERITIES = ("info", "low", "medium", "high", "critical")
 STATUSES = ("new", "ongoing", "reopened", "unverified", "waived", "resolved")
 OPEN = frozenset({"new", "ongoing", "reopened", "unverified"})
 
@@ -19,6 +18,7 @@ OPEN = frozenset({"new", "ongoing", "reopened", "unverified"})
 NAMELESS = "sha256:"
 
 Severity = Literal["info", "low", "medium", "high", "critical"]
+SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")
 CoverageState = Literal["complete", "partial", "not_covered", "out_of_scope"]
 FindingStatus = Literal["new", "ongoing", "reopened", "unverified", "waived", "resolved"]
 Resolution = Literal["fixed", "resource_deleted", "rule_removed", "event_over"]
@@ -33,13 +33,21 @@ class GatewayKey(NamedTuple):
 
 
 class Gateway(msgspec.Struct, frozen=True):
-    """An API gateway (the API says instance) as its list shows it. `status` is the API's word, e.g. "Running"."""
+    """An API gateway (the API says instance). `status` is the API's word, e.g. "Running".
+
+    The list of gateways tells the first five; `permissions` (domain ids, `*` for everyone) and the counts of its
+    connections are known once it was read, and None before.
+    """
 
     region: str
     project_id: str
     id: str
     name: str
     status: str | None = None
+    permissions: tuple[str, ...] | None = None
+    connections: int | None = None
+    accepted: int | None = None
+    pending: int | None = None
 
     @property
     def key(self) -> GatewayKey:
@@ -97,6 +105,7 @@ class Reading:
     """One gateway as it was read: the unit of work of everything downstream.
 
     `connections` are all of them where `state` is complete, those that were seen where it is partial.
+    `permissions`: domain ids that may ask for a connection, None where nobody asked for them or they could not be read.
     `gone`: the gateway is proved to exist no more. `request_id` is that of the answer that stopped the reading.
     """
 
@@ -105,6 +114,7 @@ class Reading:
     connections: tuple[EndpointConnection, ...] = ()
     reason: str = ""
     request_id: str | None = None
+    permissions: tuple[str, ...] | None = None
     gone: bool = False
 
 

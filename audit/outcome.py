@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from audit.archive import Counts
-from audit.model import SEVERITIES, STATUSES, Coverage, Finding
+from audit.extent import Extent
+from audit.model import SEVERITIES, STATUSES, Coverage, Finding, Severity
 
 if TYPE_CHECKING:
     from audit.notify import Message
@@ -69,8 +70,9 @@ class Tally:
     by_status: Counter[str] = field(default_factory=Counter)
     by_severity: Counter[str] = field(default_factory=Counter)
     carried: int = 0
-    rules_idle: int = 0
-    open: dict[str, str] = field(default_factory=dict)
+    idle: frozenset[str] = frozenset()
+    untouched: frozenset[str] = frozenset()
+    open: dict[str, Severity] = field(default_factory=dict)
     coverage: list[Coverage] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     _worst: list[tuple[tuple[bool, int, int, str], Finding]] = field(default_factory=list)
@@ -109,18 +111,20 @@ class Tally:
             self.carried,
         )
 
+    @property
+    def extent(self) -> Extent:
+        return Extent(self.coverage, self.idle, self.untouched)
+
     def judge(self, fail_on: str, trouble: str) -> tuple[int, str]:
-        """Return the exit code and its reason. `trouble`: why the run could not be recorded, "" where it was."""
-        gaps = any(entry.state in {"partial", "not_covered"} for entry in self.coverage)
-        covered = any(entry.state in {"complete", "partial"} for entry in self.coverage)
+        """Return the exit code and its reason. `trouble`: why nothing was recorded, "" where it was."""
+        extent = self.extent
+        covered = extent.gateways("complete", "partial")
         counting = SEVERITIES[SEVERITIES.index(fail_on) :] if fail_on != NEVER else ()
         verdicts = [
-            (bool(trouble), 4, "the run could not be recorded"),
-            (gaps and not covered, 4, "nothing was covered"),
-            (gaps, 3, "something in scope was not covered"),
+            (bool(trouble), 4, trouble),
+            (extent.has_gaps and not covered, 4, "nothing was covered"),
+            (extent.has_gaps, 3, "something in scope was not covered"),
             (any(self.by_severity[severity] for severity in counting), 1, f"findings of severity {fail_on} or worse"),
             (any(self.by_severity.values()), 0, "no finding is as severe as --fail-on asks"),
-            (not self.coverage, 0, "there is no gateway in this project"),
-            (bool(self.rules_idle), 0, "nothing found, but not every rule was evaluated"),
         ]
-        return next(((code, reason) for holds, code, reason in verdicts if holds), (0, "clean"))
+        return next(((code, reason) for holds, code, reason in verdicts if holds), (0, extent.nothing_open))

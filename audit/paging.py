@@ -89,6 +89,7 @@ class _Reading(Generic[Item]):
         self._fetch = fetch
         self._give_up = give_up
         self._total = 0
+        self._seen: set[Item] = set()
         self.items: list[Item] = []
         self.strays: list[Item] = []
         self.answers = 0
@@ -143,6 +144,9 @@ class _Reading(Generic[Item]):
             self._shifted(f"total says {self._total}, but {len(self.items)} were received")
 
     def _shifted(self, fault: str) -> None:
+        """Note what proves a shift. The last reading goes on as long as it sees something new."""
         self.fault = self.fault or fault
-        if self._give_up:
+        before = len(self._seen)
+        self._seen.update(self.items)
+        if self._give_up or len(self._seen) == before:
             raise _Shifted

@@ -12,23 +12,19 @@ from audit.model import NAMELESS, Finding, GatewayRef, Reading, Resolution
 from audit.times import format_time, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
-    from audit.evaluate import Hit
+    from audit.evaluate import Hit, Verdict
 
 REMEMBERED = timedelta(days=90)
 
 
 @dataclass(frozen=True)
 class Run:
-    """What reconciling needs to know of the run: rules by id, those `evaluated`, `selected` (in scope), `loaded`.
-
-    A rule that is selected and loaded but not evaluated (a list that it reads is empty) can say neither yes nor no.
-    """
+    """What reconciling needs to know of the run: rules by id, those `selected` (in scope) and those `loaded`."""
 
     run_id: str
     now: str
-    evaluated: frozenset[str]
     selected: frozenset[str]
     loaded: frozenset[str]
     all_rules: bool
@@ -57,10 +53,10 @@ def reconcile(
     reading: Reading,
     present: Collection[str],
     deleted: Collection[str],
-    hits: Mapping[str, Hit],
+    verdict: Verdict,
     previous: Sequence[Finding],
 ) -> Slice:
-    """Merge one gateway's hits with its previous findings.
+    """Merge one gateway's hits with its previous findings. A rule that was not evaluated says neither yes nor no.
 
     `present`: keys of the connections that were read; `deleted`: those of vanished connections that a query by id
     proved gone. Absence resolves a finding only where the gateway was read completely.
@@ -68,11 +64,12 @@ def reconcile(
     if reading.state == "out_of_scope":
         kept = _remembered(previous, run.now)
         return Slice(tuple(kept), frozenset(finding.uid for finding in kept))
-    known = {finding.uid: finding for finding in previous}
-    findings = [_found(run, reading, hit, known.get(hit.uid)) for hit in hits.values()]
+    remembered = _remembered(previous, run.now)
+    known = {finding.uid: finding for finding in remembered}
+    findings = [_found(run, reading, hit, known.get(hit.uid)) for hit in verdict.hits.values()]
     carried = set()
-    for finding in _remembered(previous, run.now):
-        if finding.uid in hits:
+    for finding in remembered:
+        if finding.uid in verdict.hits:
             continue
         if not run.covers(finding.rule_id):
             carried.add(finding.uid)
@@ -80,7 +77,8 @@ def reconcile(
         elif finding.status == "resolved":
             findings.append(finding)
         else:
-            findings.append(_not_found(run, reading, finding, present, deleted))
+            resolution = _resolve(run, reading, finding, present, deleted, verdict.evaluated)
+            findings.append(_not_found(run, finding, resolution))
     findings.sort(key=lambda finding: (finding.rule_id, finding.connection or "", finding.uid))
     return Slice(tuple(findings), frozenset(carried))
 
@@ -107,7 +105,7 @@ def _found(run: Run, reading: Reading, hit: Hit, before: Finding | None) -> Find
         severity=hit.rule.severity,
         status=status,  # type: ignore[arg-type]
         resolution=None,
-        subject="connection",
+        subject="gateway" if hit.connection is None else "connection",
         gateway=GatewayRef(gateway.id, gateway.name, gateway.region, gateway.project_id),
         connection=hit.connection,
         group=None,
@@ -125,22 +123,29 @@ def _found(run: Run, reading: Reading, hit: Hit, before: Finding | None) -> Find
     )
 
 
-def _not_found(
-    run: Run, reading: Reading, finding: Finding, present: Collection[str], deleted: Collection[str]
-) -> Finding:
-    """Judge an open finding that was not found again."""
-    resolution: Resolution | None = None
+def _resolve(
+    run: Run,
+    reading: Reading,
+    finding: Finding,
+    present: Collection[str],
+    deleted: Collection[str],
+    evaluated: Collection[str],
+) -> Resolution | None:
+    """Say why an open finding that was not found again is over; None where that is not known."""
     if reading.gone:
-        resolution = "resource_deleted"
-    elif reading.state == "complete":
-        if finding.rule_id not in run.loaded:
-            resolution = "rule_removed"
-        elif finding.rule_id not in run.evaluated:
-            resolution = None
-        elif finding.connection in present or (finding.connection or "").startswith(NAMELESS):
-            resolution = "fixed"
-        elif finding.connection in deleted:
-            resolution = "resource_deleted"
+        return "resource_deleted"
+    if reading.state != "complete":
+        return None
+    if finding.rule_id not in run.loaded:
+        return "rule_removed"
+    about = finding.connection
+    if about in deleted:
+        return "resource_deleted"
+    is_there = about is None or about in present or about.startswith(NAMELESS)
+    return "fixed" if is_there and finding.rule_id in evaluated else None
+
+
+def _not_found(run: Run, finding: Finding, resolution: Resolution | None) -> Finding:
     if resolution is None:
         return replace(finding, status="unverified")
     return replace(finding, status="resolved", resolution=resolution, resolved_at=run.now, run_id=run.run_id)

@@ -55,8 +55,8 @@ SETTINGS = (
     Setting("WEBHOOK_KIND", "kind of the receiver; this version knows `generic`", "required with a URL"),
     Setting("WEBHOOK_SECRET", "signing secret, `whsec_` and base64", "none: unsigned", secret=True),
     Setting("TOKEN", "IAM token, sent as `X-Auth-Token`, instead of an access key", "none", secret=True),
-    Setting("CONCURRENCY", "requests in flight", "16"),
-    Setting("TIME_LIMIT", "seconds for a run", "600; in the function the remaining time less 20 s"),
+    Setting("CONCURRENCY", "requests in flight, at most 256", "16"),
+    Setting("TIME_LIMIT", "seconds for a run, at most 259200", "600; in the function the remaining time less 20 s"),
     Setting("LOG_LEVEL", "one of DEBUG, INFO, WARNING, ERROR", "INFO"),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -323,7 +323,8 @@ def parse_options(value: object) -> RunOptions:
         raise OptionsError([f"run options are a JSON object, not {kind_of(value)}"])
     problems: list[str] = []
     options: dict[str, Any] = {}
-    for key, given in value.items():
+    for name, given in value.items():
+        key = shorten(str(name), 80)
         if key not in OPTIONS:
             tail = nearest(key, OPTIONS) or f"; known: {', '.join(OPTIONS)}"
             problems.append(f'unknown run option "{key}"{tail}')
@@ -332,7 +333,7 @@ def parse_options(value: object) -> RunOptions:
         if is_right(given):
             options[key] = tuple(dict.fromkeys(given)) if isinstance(given, list) else given
         else:
-            shown = shorten(json.dumps(given, ensure_ascii=False), 80)
+            shown = shorten(json.dumps(given, ensure_ascii=False, default=kind_of), 80)
             problems.append(f'run option "{key}": {wanted} is wanted, not {shown}')
     if problems:
         raise OptionsError(problems)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
 from audit.errors import StoreError
+from audit.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,13 +78,13 @@ class LocalStore:
             raise self._error(key, "written", error) from None
 
     def locate(self, key: str) -> str:
-        return str(self._path(key))
+        return printable(str(self._path(key)))
 
     def _path(self, key: str) -> Path:
         return self._root.joinpath(*key.split("/"))
 
     def _error(self, key: str, what: str, error: OSError) -> StoreError:
-        return StoreError(f"{self._path(key)}: cannot be {what}: {error.strerror or error}")
+        return StoreError(f"{self.locate(key)}: cannot be {what}: {error.strerror or error}")
 
 
 def _chunks(content: IO[bytes]) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from audit.errors import DeliveryError, StoreError
-from audit.notify import Message, Standing, Told, decide, plain_message
+from audit.notify import Message, Standing, Told, decide, trouble_message
 from audit.outcome import Delivery
 from audit.store import read_object
 
@@ -53,41 +53,45 @@ def tell(telling: Telling, standing: Standing) -> Result:
         except StoreError as error:
             result.deliveries.append(Delivery(receiver.name, "failed", str(error)))
             continue
-        due = decide(told, standing, receiver.min_severity)
-        if due is None:
-            result.deliveries.append(Delivery(receiver.name, "nothing to tell"))
-            continue
-        message, record = due
-        result.messages.append(message)
-        result.deliveries.append(_deliver(telling, receiver, message, told, record))
+        _tell_one(telling, receiver, told, decide(told, standing, receiver.min_severity), result)
     return result
 
 
 def tell_trouble(telling: Telling, run_id: str, now: str, trouble: str) -> Result:
-    """Tell every receiver that the run could not do its work: silence would look like health. Keeps no record."""
+    """Tell every receiver that the run could not do its work: silence would look like health.
+
+    Where the trouble is the store itself, nothing can be noted in it, and the next run says the same again.
+    """
     result = Result([], [])
     for receiver in telling.receivers:
-        message = plain_message(receiver.name, run_id, now, trouble)
-        result.messages.append(message)
-        failure = _attempt(telling, receiver, message)
-        result.deliveries.append(_describe(telling, receiver, message, failure))
+        try:
+            told = _load(telling.store, receiver)
+        except StoreError:
+            told = Told(receiver.name, url=receiver.url_hash)
+        _tell_one(telling, receiver, told, trouble_message(telling.store.url, told, run_id, now, trouble), result)
     return result
+
+
+def _tell_one(
+    telling: Telling, receiver: Receiver, told: Told, due: tuple[Message, Told] | None, result: Result
+) -> None:
+    if due is None:
+        result.deliveries.append(Delivery(receiver.name, "nothing to tell"))
+        return
+    message, record = due
+    result.messages.append(message)
+    result.deliveries.append(_deliver(telling, receiver, message, told, record))
 
 
 def _deliver(telling: Telling, receiver: Receiver, message: Message, told: Told, record: Told) -> Delivery:
     """Deliver one message and note what came of it."""
-    if told.gone_url == receiver.url_hash:
-        failure: DeliveryError | None = DeliveryError(
-            "it asked for no more messages to this URL (HTTP 410); give it a new URL", gone=True
-        )
-    else:
-        failure = _attempt(telling, receiver, message)
-    delivery = _describe(telling, receiver, message, failure)
     if telling.silent:
-        return delivery
+        return Delivery(receiver.name, "not sent", telling.silent)
+    failure = _attempt(telling, receiver, message, told)
+    delivery = Delivery(receiver.name, "delivered", message.headline)
     if failure is not None:
-        gone_url = receiver.url_hash if failure.gone else None
-        record = msgspec.structs.replace(told, failure=str(failure), gone_url=gone_url)
+        delivery = Delivery(receiver.name, "failed", str(failure))
+        record = msgspec.structs.replace(told, failure=str(failure), gone=failure.gone)
     try:
         telling.store.put(_key(receiver), io.BytesIO(msgspec.json.encode(record)))
     except StoreError as error:
@@ -95,9 +99,9 @@ def _deliver(telling: Telling, receiver: Receiver, message: Message, told: Told,
     return delivery
 
 
-def _attempt(telling: Telling, receiver: Receiver, message: Message) -> DeliveryError | None:
-    if telling.silent:
-        return None
+def _attempt(telling: Telling, receiver: Receiver, message: Message, told: Told) -> DeliveryError | None:
+    if told.gone:
+        return DeliveryError("it asked for no more messages to this URL (HTTP 410); give it a new URL", gone=True)
     try:
         telling.sender.deliver(receiver, message)
     except DeliveryError as error:
@@ -105,23 +109,17 @@ def _attempt(telling: Telling, receiver: Receiver, message: Message) -> Delivery
     return None
 
 
-def _describe(telling: Telling, receiver: Receiver, message: Message, failure: DeliveryError | None) -> Delivery:
-    if telling.silent:
-        return Delivery(receiver.name, "not sent", telling.silent)
-    if failure is not None:
-        return Delivery(receiver.name, "failed", str(failure))
-    return Delivery(receiver.name, "delivered", message.headline)
-
-
 def _load(store: Store, receiver: Receiver) -> Told:
-    """Read what a receiver was last told. A record that is garbled counts as none: the receiver hears all again."""
+    """Read what a receiver was last told. A garbled record, or one of another URL, is none: all is told again."""
+    new = Told(receiver.name, url=receiver.url_hash)
     text = read_object(store, _key(receiver))
     if text is None:
-        return Told(receiver.name)
+        return new
     try:
-        return msgspec.json.decode(text, type=Told)
+        told = msgspec.json.decode(text, type=Told)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Told(receiver.name)
+        return new
+    return told if told.url == receiver.url_hash else new
 
 
 def _key(receiver: Receiver) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import traceback
 from pathlib import Path
@@ -56,11 +57,21 @@ class Redactor:
         return self._pattern.sub("***", text) if self._pattern else text
 
     def body(self, body: bytes) -> bytes:
-        """The same for what a server sent, if it holds a secret as it is: a quick look, as there are many pages."""
+        """The same for JSON that a server sent. A quick look in most cases, as there are many pages."""
+        if b"\\" in body:
+            body = _unescaped(body)
         if not any(secret in body for secret in self._whole):
             return body
         # Latin-1 gives every byte back as it came, and all that is replaced is ASCII.
         return self(body.decode("latin-1")).encode("latin-1")
+
+
+def _unescaped(body: bytes) -> bytes:
+    """Write JSON without needless escapes, which could hide a secret; what is no JSON stays as it is."""
+    try:
+        return json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return body
 
 
 def _parts(secret: str) -> list[str]:

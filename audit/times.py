@@ -80,6 +80,11 @@ def parse_duration(text: str) -> timedelta:
     return duration
 
 
+def parse_distance(text: str) -> timedelta:
+    """Read a duration before an instant; with a minus sign, one after it. ValueError for anything else."""
+    return -parse_duration(text[1:]) if text.startswith("-") else parse_duration(text)
+
+
 def describe_duration(duration: timedelta) -> str:
     """Say a duration in words that a person compares easily: "49 h", "3 days 4 h", "5 min", "1 min 30 s"."""
     seconds = int(duration.total_seconds())

@@ -67,7 +67,12 @@ class WebhookSender:
                     wait = max(random.uniform(_SHORTEST_BACKOFF, _LONGEST_BACKOFF), again.seconds)
                     if attempt == TRIES or wait >= deadline.left():
                         tries = "1 try" if attempt == 1 else f"{attempt} tries"
-                        raise DeliveryError(f"{again} after {tries}") from None
+                        late = (
+                            ""
+                            if attempt == TRIES or not again.seconds
+                            else f"; the next would be in {wait:.0f} s, which is too late"
+                        )
+                        raise DeliveryError(f"{again} after {tries}{late}") from None
                     log.info("receiver %s: %s; trying again in %.1f s", receiver.name, again, wait)
                     time.sleep(wait)
                 else:

@@ -365,6 +365,7 @@ WRONG_SHAPES = [
     b'{"total": "1", "LIST": []}',
     b'{"total": 1.5, "LIST": []}',
     b'{"total": -1, "LIST": []}',
+    b'{"total": 10000001, "LIST": [{}]}',
     b'{"total": true, "LIST": []}',
     b'{"total": 1, "size": "1", "LIST": [{}]}',
     b'{"total": 1, "LIST": {}}',

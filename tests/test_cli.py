@@ -134,7 +134,7 @@ def findings(estate):
 
 
 def test_0_clean(estate, audit):
-    estate.add_gateway("billing").add_connection()
+    estate.add_gateway("billing", permissions=[f"iam:domain::{DOMAIN_ID}"]).add_connection()
     ran = audit("run")
     assert (ran.code, ran.err) == (0, "")
     assert "coverage  1 of 1 gateway read completely, 1 connection\n" in ran.out
@@ -143,7 +143,7 @@ def test_0_clean(estate, audit):
 
 def test_0_and_said_out_loud_where_there_is_no_gateway(audit):
     ran = audit("run")
-    assert (ran.code, ran.out.splitlines()[-1]) == (0, "exit code 0: there is no gateway in this project")
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, "exit code 0: there is no gateway to judge")
 
 
 def test_1_findings(findings, audit):
@@ -344,7 +344,7 @@ def test_json_is_the_summary_and_nothing_else(findings, audit):
 
 
 def test_every_setting_without_a_secret_has_a_flag_that_wins(estate, audit):
-    estate.add_gateway("billing").add_connection()
+    estate.add_gateway("billing", permissions=[f"iam:domain::{DOMAIN_ID}"]).add_connection()
     right = {name: audit.settings.pop(name) for name in ("AUDIT_APIG_ENDPOINT", "AUDIT_PROJECT_ID", "AUDIT_STORE")}
     flags = {
         "--region": "cn-north-4",

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
+from audit.extent import Extent
 from audit.model import Coverage
-from audit.notify import MOST_FINDINGS, Standing, Told, build_payload, decide, plain_message
+from audit.notify import MOST_FINDINGS, Message, Standing, Told, build_payload, decide, trouble_message
 from tests.builders import NOW_TEXT, RUN_ID, finding
 
 
-def covered(gateway_id="g1", state="complete") -> Coverage:
+def covered(gateway_id: str | None = "g1", state="complete") -> Coverage:
     return Coverage("cn-north-4", "p1", gateway_id, "billing", state, "", 3, None)
 
 
 STANDING = Standing(
-    run_id=RUN_ID, now=NOW_TEXT, open={"u1": "high", "u2": "low"}, worst=[finding()], coverage=[covered()],
-    rules_idle=0, problems=[], manifest_location="file:///x/manifest.json", manifest_sha256="ab" * 32,
+    store="file:///x", run_id=RUN_ID, now=NOW_TEXT, open={"u1": "high", "u2": "low"}, worst=[finding()],
+    extent=Extent([covered()]), problems=[], manifest_location="/x/manifest.json", manifest_sha256="ab" * 32,
 )  # fmt: skip
 FIRST = Told("default")
 
@@ -28,7 +30,7 @@ def told(standing: Standing, before: Told = FIRST, **keywords) -> Told:
     return decided[1]
 
 
-def message(standing: Standing, before: Told = FIRST, **keywords):
+def message(standing: Standing, before: Told = FIRST, **keywords) -> Message:
     decided = decide(before, standing, **keywords)
     assert decided is not None
     return decided[0]
@@ -36,7 +38,8 @@ def message(standing: Standing, before: Told = FIRST, **keywords):
 
 KNOWN = told(STANDING)
 CLEAN = replace(STANDING, open={}, worst=[])
-LOST = replace(STANDING, coverage=[covered(state="not_covered")])
+LOST = replace(STANDING, extent=Extent([covered(state="not_covered")]))
+IDLE = replace(CLEAN, extent=Extent([covered()], idle=frozenset({"r1"})))
 
 
 def test_the_first_message_is_always_sent():
@@ -58,15 +61,41 @@ def test_nothing_is_said_twice():
         (CLEAN, "2 resolved; clean"),
         (replace(STANDING, open={"u1": "critical", "u2": "low"}), "1 more severe; 2 open (1 critical, 1 low)"),
         (LOST, "2 open (1 high, 1 low); 1 gateway not fully covered"),
-        (replace(STANDING, coverage=[covered(state="partial")]), "2 open (1 high, 1 low); 1 gateway not fully covered"),
-        (replace(LOST, open={}), "2 resolved; nothing open in what could be judged; 1 gateway not fully covered"),
-        (replace(CLEAN, rules_idle=1), "2 resolved; nothing open in what could be judged; 1 rule not evaluated"),
+        (
+            replace(STANDING, extent=Extent([covered(state="partial")])),
+            "2 open (1 high, 1 low); 1 gateway not fully covered",
+        ),
+        (replace(LOST, open={}), "2 resolved; nothing found in what could be judged; 1 gateway not fully covered"),
+        (IDLE, "2 resolved; nothing found in what could be judged; 1 rule not evaluated"),
     ],
 )
 def test_every_change_is_told_in_one_message(now, headline):
-    """New, resolved, more severe, coverage lost: and "clean" is only said of what was read and judged."""
+    """New, resolved, more severe, coverage lost, a rule no longer evaluated."""
     assert message(now, KNOWN).headline == headline
     assert decide(told(now, KNOWN), now) is None, "once told, it is silence"
+
+
+@pytest.mark.parametrize(
+    ("extent", "headline"),
+    [
+        (Extent([]), "there is no gateway to judge"),
+        (Extent([covered("g2", "out_of_scope")]), "there is no gateway to judge"),
+        (Extent([covered(), covered("g2", "out_of_scope")]), "clean in what was in scope"),
+        (Extent([covered()], untouched=frozenset({"r2"})), "clean in what was in scope"),
+        (
+            Extent([covered(None, "partial"), covered()]),
+            "nothing found in what could be judged; the list of gateways not fully read",
+        ),
+        (
+            Extent([covered(state="partial"), covered("g2", "not_covered")], idle=frozenset({"r1", "r2"})),
+            "nothing found in what could be judged; 2 gateways not fully covered; 2 rules not evaluated",
+        ),
+        (Extent([covered()]), "clean"),
+    ],
+)
+def test_clean_is_said_only_of_what_was_read_and_judged(extent, headline):
+    """Whatever was left out is said instead."""
+    assert message(replace(CLEAN, extent=extent)).headline == headline
 
 
 def test_a_lower_severity_is_no_news():
@@ -74,18 +103,32 @@ def test_a_lower_severity_is_no_news():
     assert decide(KNOWN, replace(STANDING, open={"u1": "medium", "u2": "low"})) is None
 
 
+def test_what_becomes_less_severe_than_a_receiver_hears_of_is_not_called_resolved():
+    """It is still open, and clean is not said of it."""
+    lowered = replace(STANDING, open={"u1": "high", "u2": "info"})
+    assert decide(KNOWN, lowered) is None
+    assert message(replace(STANDING, open={"u2": "info"}), KNOWN).headline == "1 resolved; nothing open at or above low"
+
+
 def test_regained_coverage_is_told():
     """Silence after a gap would leave the receiver in doubt."""
-    lost = told(LOST, KNOWN)
-    assert message(STANDING, lost).changes["gateways regained"] == 1
+    assert message(STANDING, told(LOST, KNOWN)).changes["gateways regained"] == 1
+    assert message(CLEAN, told(IDLE, KNOWN)).changes["rules regained"] == 1
+
+
+def test_a_lost_gateway_that_is_gone_is_not_called_regained():
+    """Nobody read it."""
+    assert decide(told(LOST, KNOWN), replace(STANDING, extent=Extent([covered("g2")]))) is None
 
 
 def test_what_is_out_of_scope_is_neither_lost_nor_regained():
-    """A run limited to other gateways says nothing about this one."""
+    """A run limited to other gateways or rules says nothing about these."""
     lost = told(LOST, KNOWN)
-    elsewhere = replace(STANDING, coverage=[covered(state="out_of_scope")])
+    elsewhere = replace(STANDING, extent=Extent([covered(state="out_of_scope")]))
     assert decide(lost, elsewhere) is None
     assert decide(KNOWN, elsewhere) is None
+    idle = told(IDLE, KNOWN)
+    assert decide(idle, replace(CLEAN, extent=Extent([covered()], untouched=frozenset({"r1"})))) is None
 
 
 def test_severities_below_the_receivers_own_are_not_told():
@@ -102,8 +145,8 @@ def test_the_delivery_id_names_what_is_told_not_when():
     clean = told(CLEAN, KNOWN)
     again = message(STANDING, clean)
     assert again.delivery_id not in {KNOWN.delivery_id, clean.delivery_id}
-    assert message(STANDING, Told("other")).delivery_id != KNOWN.delivery_id
-    assert message(LOST).delivery_id != KNOWN.delivery_id
+    others = [message(STANDING, Told("other")), message(LOST), message(replace(STANDING, store="file:///y"))]
+    assert KNOWN.delivery_id not in {other.delivery_id for other in others}
 
 
 def test_a_message_names_the_worst_and_counts_the_rest():
@@ -116,23 +159,37 @@ def test_a_message_names_the_worst_and_counts_the_rest():
     due = message(many)
     assert len(due.findings) == MOST_FINDINGS
     assert sum(1 for f in due.findings if not f.is_open) == 5
-    assert due.left_out == 100 - (MOST_FINDINGS - 5)
-    assert build_payload(due, 2)["findings_left_out"] == 98
+    assert due.left_out == build_payload(due)["findings_left_out"] == 100 - (MOST_FINDINGS - 5)
 
 
-def test_a_message_carries_the_anchors_of_the_evidence():
-    """Run id, manifest hash and place, coverage, problems."""
-    due = message(replace(LOST, problems=["something"]))
-    payload = build_payload(due)
+def test_a_message_carries_coverage_and_the_anchors_of_the_evidence():
+    """Run id, manifest hash and place, gateways by state, what was not judged, problems."""
+    extent = Extent([covered(), covered("g2", "partial"), covered("g3", "out_of_scope")], idle=frozenset({"r1"}))
+    payload = build_payload(message(replace(STANDING, extent=extent, problems=["something"])))
     assert payload["run_id"] == RUN_ID
-    assert payload["manifest"] == {"location": "file:///x/manifest.json", "sha256": "ab" * 32}
-    assert [entry["gateway_id"] for entry in payload["not_covered"]] == ["g1"]
+    assert payload["manifest"] == {"location": "/x/manifest.json", "sha256": "ab" * 32}
+    assert payload["gateways"] == {"complete": 1, "partial": 1, "out_of_scope": 1}
+    assert [entry["gateway_id"] for entry in payload["not_covered"]] == ["g2"]
+    assert payload["rules_not_evaluated"] == ["r1"]
     assert payload["problems"] == ["something"]
 
 
-def test_a_run_that_could_not_work_is_told_plainly():
-    """The same trouble keeps the same id, so that receivers can tell a repetition."""
-    first = plain_message("default", "r1", NOW_TEXT, "the store is gone")
-    assert first.headline == "audit failed: the store is gone"
-    assert first.delivery_id == plain_message("default", "r2", "later", "the store is gone").delivery_id
-    assert first.delivery_id != plain_message("default", "r1", NOW_TEXT, "another trouble").delivery_id
+def test_a_run_that_could_do_nothing_is_told_once_and_its_end_too():
+    """The same trouble is not said again; after it, even an unchanged truth is worth a message."""
+
+    def trouble(before: Told, text: str = "the store is gone") -> tuple[Message, Told] | None:
+        return trouble_message("file:///x", before, RUN_ID, NOW_TEXT, text)
+
+    due = trouble(KNOWN)
+    assert due is not None
+    said, record = due
+    assert said.headline == "audit failed: the store is gone"
+    assert build_payload(said)["manifest"] == {"location": "", "sha256": ""}
+    assert trouble(record) is None
+    assert trouble(record, "another trouble") is not None
+    assert record.findings == KNOWN.findings, "what it was told before is not forgotten"
+    after = message(STANDING, record)
+    assert (after.headline, after.changes["working again"]) == ("working again; 2 open (1 high, 1 low)", 1)
+    later = trouble(msgspec.structs.replace(record, trouble="", delivery_id=after.delivery_id))
+    assert later is not None
+    assert later[0].delivery_id != said.delivery_id, "another incident is another message"

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from audit.evaluate import Hit
+from audit.evaluate import Hit, Verdict
 from audit.model import Finding, Reading, build_uid
 from audit.reconcile import Run, carry, reconcile, vanished
 from audit.ruleset.explain import Explanation
@@ -20,15 +20,15 @@ RULE = Rule(
     id="r1", title="new title", severity="high", description="", remediation="new advice", controls={"F": ["1"]},
     params={}, each="connection", when=TRUE, require=TRUE, require_json=True, cases=(),
 )  # fmt: skip
-RUN = Run(RUN_ID, NOW_TEXT, frozenset({"r1"}), frozenset({"r1"}), frozenset({"r1"}), all_rules=True)
+RUN = Run(RUN_ID, NOW_TEXT, frozenset({"r1"}), frozenset({"r1"}), all_rules=True)
 COMPLETE = Reading(GATEWAY, "complete")
 RESOLVED: dict[str, Any] = {"status": "resolved", "resolution": "fixed", "resolved_at": "2026-11-21T08:15:00Z"}
 
 
-def hits(*connections: str) -> dict[str, Hit]:
+def hits(*connections: str, evaluated=("r1", "r2", "gone-rule")) -> Verdict:
     explanation = Explanation("why", {"expected": 1}, {"actual": 2})
     found = [Hit(build_uid("r1", GATEWAY.key, "connection", name), RULE, name, explanation) for name in connections]
-    return {hit.uid: hit for hit in found}
+    return Verdict({hit.uid: hit for hit in found}, frozenset(evaluated))
 
 
 def one(run=RUN, reading=COMPLETE, *, present=("c1",), deleted=(), found=(), previous=()) -> Finding:
@@ -108,12 +108,12 @@ def test_a_gateway_that_is_gone_takes_its_connections_along():
 def test_a_finding_out_of_scope_stays_to_the_letter():
     """Another gateway or another rule than this run's: carried over and counted as such."""
     known = [finding(status="ongoing"), finding("r2", status="new"), finding("r3", **RESOLVED)]
-    slice_ = reconcile(RUN, replace(COMPLETE, state="out_of_scope"), set(), set(), {}, known)
+    slice_ = reconcile(RUN, replace(COMPLETE, state="out_of_scope"), set(), set(), hits(), known)
     assert sorted(slice_.findings, key=lambda f: f.rule_id) == known
     assert slice_.carried == {f.uid for f in known}
 
-    limited = Run(RUN_ID, NOW_TEXT, frozenset({"r1"}), frozenset({"r1"}), frozenset({"r1", "r2"}), all_rules=False)
-    slice_ = reconcile(limited, COMPLETE, {"c1"}, set(), {}, known)
+    limited = Run(RUN_ID, NOW_TEXT, frozenset({"r1"}), frozenset({"r1", "r2"}), all_rules=False)
+    slice_ = reconcile(limited, COMPLETE, {"c1"}, set(), hits(), known)
     by_rule = {f.rule_id: f for f in slice_.findings}
     assert by_rule["r1"].status == "resolved"
     assert by_rule["r2"] == known[1]
@@ -130,8 +130,8 @@ def test_a_rule_that_is_gone_resolves_its_findings_in_a_full_run():
 
 def test_a_rule_that_is_not_configured_says_neither_yes_nor_no():
     """Its findings are unverified until it is evaluated again."""
-    idle = Run(RUN_ID, NOW_TEXT, frozenset(), frozenset({"r1"}), frozenset({"r1"}), all_rules=True)
-    assert one(run=idle, previous=[finding()]).status == "unverified"
+    (seen,) = reconcile(RUN, COMPLETE, {"c1"}, set(), hits(evaluated=()), [finding()]).findings
+    assert seen.status == "unverified"
 
 
 def test_resolved_findings_are_remembered_for_ninety_days():
@@ -139,7 +139,7 @@ def test_resolved_findings_are_remembered_for_ninety_days():
     kept = finding(**{**RESOLVED, "resolved_at": "2026-08-24T08:15:00Z"})
     assert one(previous=[kept]) == kept
     forgotten = finding(**{**RESOLVED, "resolved_at": "2026-08-24T08:14:59Z"})
-    assert reconcile(RUN, COMPLETE, {"c1"}, set(), {}, [forgotten]).findings == ()
+    assert reconcile(RUN, COMPLETE, {"c1"}, set(), hits(), [forgotten]).findings == ()
 
 
 def test_findings_come_out_in_one_order_whatever_the_order_they_went_in():

@@ -58,7 +58,7 @@ def explained(require: Any, when: Any = True, params: Any = None, **fields: Any)
             {},
             'status is "accepted"; must not be one of "accepted", "failed"',
         ),
-        ({"domain_id": [*"abcdefg"]}, {}, 'domain_id is "d1"; must be one of "a", "b", "c", "d", "e" and 2 more'),
+        ({"domain_id": [*"abcdefg"]}, {}, 'domain_id is "d1"; must be one of "a", "b", "c", "d", "e", "f" and 1 more'),
         ({"domain_id": {"enum": {"list": "known"}}}, {}, 'domain_id is "d1"; must be in the list "known" (1 entry)'),
         ({"domain_id": {"enum": {"list": "none"}}}, {}, 'domain_id is "d1"; must be in the list "none" (0 entries)'),
         (

@@ -123,10 +123,9 @@ STATUS_WORDS = "pendingAcceptance, creating, accepted, rejected, failed, deletin
         (
             ["each"],
             "conection",
-            '#/each: this version has only rules for each "connection"; did you mean "connection"?',
+            '#/each: this version has only rules for each "connection, gateway"; did you mean "connection"?',
         ),
-        (["each"], {"group": ["gateway.id"]}, '#/each: this version has only rules for each "connection"'),
-        (["each"], "gateway", '#/each: this version has only rules for each "connection"'),
+        (["each"], {"group": ["gateway.id"]}, '#/each: this version has only rules for each "connection, gateway"'),
         (["params"], [], "#/params: an object from parameter to default is wanted, not an empty array"),
         (
             ["params", "wait"],
@@ -194,7 +193,7 @@ STATUS_WORDS = "pendingAcceptance, creating, accepted, rejected, failed, deletin
             {"zzz": 1},
             (
                 '#/require/marker_id/zzz: unknown condition "zzz"; known: '
-                "const, enum, like, minimum, maximum, maxAge, minAge, not, anyOf"
+                "const, enum, contains, like, minimum, maximum, maxAge, minAge, not, anyOf"
             ),
         ),
         (["tests"], {}, "#/tests: an array of test cases is wanted, not an empty object"),
@@ -309,6 +308,7 @@ def test_all_mistakes_of_a_rule_come_at_once():
 WRITTEN: dict[str, Any] = {
     "value": {"text": "d1", "integer": 5, "time": "2026-11-22T08:15:00Z"},
     "values": {"text": ["d1"], "integer": [5], "time": ["2026-11-22T08:15:00Z"]},
+    "text": "d1",
     "glob": "a*",
     "number": 5,
     "duration": "PT24H",
@@ -322,7 +322,7 @@ def test_every_condition_fits_the_types_it_is_for_and_no_other(keyword, name):
     field, word = FIELDS[name], KEYWORDS[keyword]
     written = WRITTEN[word.takes]
     if isinstance(written, dict):
-        written = written[field.type]
+        written = written.get(field.type, 0)
     if field.values and word.takes in {"value", "values"}:
         written = "accepted" if word.takes == "value" else ["accepted"]
     problems = problems_of_condition({keyword: written}, name)
@@ -340,9 +340,10 @@ def test_every_condition_fits_the_types_it_is_for_and_no_other(keyword, name):
 def test_every_named_value_is_taken_where_it_makes_sense(keyword, kind):
     """A parameter, a list or a field under each keyword: taken, or refused with what may stand there."""
     word = KEYWORDS[keyword]
-    field = {"text": "domain_id", "integer": "marker_id", "time": "created_at"}[word.types[0]]
+    beside = {"text": "domain_id", "integer": "marker_id", "time": "created_at", "texts": "gateway.permissions"}
+    field = beside[word.types[0]]
     params = {"p": {"glob": "a*", "number": 5, "duration": "PT1H"}.get(word.takes, "d1")}
-    named = {kind: {"param": "p", "list": "p", "field": field}[kind]}
+    named = {kind: {"param": "p", "list": "p", "field": beside["texts"] if keyword == "enum" else field}[kind]}
     allowed = REFS[word.takes]
     value = {
         **RULE, "params": params if kind == "param" and kind in allowed else {}, "require": {field: {keyword: named}},
@@ -406,7 +407,7 @@ def test_every_named_value_is_taken_where_it_makes_sense(keyword, kind):
         (
             "domain_id",
             {"const": {"field": "marker_id"}},
-            ('/const/field: "marker_id" is of type integer, this field of type text'),
+            ('/const/field: "marker_id" is of type integer; a field of type text is wanted'),
         ),
         (
             "domain_id",

@@ -14,7 +14,7 @@ from audit.model import Connection, Gateway
 from audit.ruleset.cases import failing_cases
 from audit.ruleset.compiled import Bindings, BoundRule, compile_rules
 from audit.ruleset.explain import explain
-from audit.ruleset.language import KEYWORDS, REFS, SUBJECTS
+from audit.ruleset.language import CONNECTION_STATUSES, KEYWORDS, REFS, SUBJECTS
 from audit.ruleset.load import load_rule_set
 from audit.ruleset.parse import Rule, parse_rule
 from audit.ruleset.problems import Place
@@ -128,6 +128,66 @@ def test_no_failed_connections():
     assert messages("no-failed-connections", status="Failed") == []
 
 
+@pytest.mark.parametrize("status", [*CONNECTION_STATUSES, None])
+def test_known_status_knows_the_six(status):
+    """Null is the business of malformed-record."""
+    assert messages("known-status", status=status) == []
+
+
+@pytest.mark.parametrize("status", ["suspended", "Accepted", "accepted ", "", "null"])
+def test_known_status_finds_any_other(status):
+    """To the letter."""
+    (message,) = messages("known-status", status=status)
+    assert message.startswith(f'status is "{status}"; must be one of "pendingAcceptance", "creating", "accepted"')
+
+
+@pytest.mark.parametrize("field", ["created_at", "updated_at", "status_since"])
+def test_no_future_timestamps(field):
+    """15 minutes are tolerated, one second more is not; null is the business of malformed-record."""
+
+    def ahead(**distance: float) -> list[str]:
+        later = (NOW + timedelta(**distance)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return messages("no-future-timestamps", **{field: later})
+
+    assert ahead() == ahead(minutes=15) == messages("no-future-timestamps", **{field: None}) == []
+    assert ahead(minutes=15, seconds=1) == [f"{field} lies 15 min 1 s in the future; at most 15 min allowed"]
+    assert ahead(days=400) == [f"{field} lies 400 days in the future; at most 15 min allowed"]
+
+
+def test_no_future_timestamps_names_each():
+    """Several times in one message, and an absent one excuses none."""
+    (message,) = messages("no-future-timestamps", created_at=ago(hours=-1), updated_at=None, status_since=ago(hours=-2))
+    assert message == (
+        "created_at lies 1 h in the future; at most 15 min allowed; "
+        "status_since lies 2 h in the future; at most 15 min allowed"
+    )
+
+
+@pytest.mark.parametrize("status", ["creating", "deleting"])
+def test_not_stuck_in_transition(status):
+    """An hour is allowed, one second more is not."""
+
+    def moving(**since: float) -> list[str]:
+        return messages("not-stuck-in-transition", status=status, status_since=ago(**since))
+
+    assert moving(hours=1) == []
+    assert moving(hours=-1) == []
+    assert moving(hours=1, seconds=1) == [f"{status} for just over 1 h; at most 1 h allowed"]
+    assert moving(days=90) == [f"{status} for 90 days; at most 1 h allowed"]
+    assert messages("not-stuck-in-transition", status=status, status_since=None) == [
+        "status_since is absent or unreadable; at most 1 h allowed"
+    ]
+    assert messages("not-stuck-in-transition", status="failed", status_since=ago(days=9)) == []
+
+
+def test_no_rejected_backlog():
+    """90 days are allowed, one second more is not; only what is rejected counts."""
+    found = ["rejected for just over 90 days; at most 90 days allowed"]
+    assert messages("no-rejected-backlog", status="rejected", status_since=ago(days=90)) == []
+    assert messages("no-rejected-backlog", status="rejected", status_since=ago(days=90, seconds=1)) == found
+    assert messages("no-rejected-backlog", status="failed", status_since=ago(days=91)) == []
+
+
 def table(header: str) -> list[str]:
     """The rows of the table with this header in the guide."""
     rows = GUIDE.split(header + "\n", 1)[1].split("\n\n", 1)[0].splitlines()
@@ -161,7 +221,7 @@ def test_the_guide_lists_every_shipped_rule():
 
 def test_the_example_in_the_guide_is_the_shipped_rule():
     """To the letter."""
-    (example,) = re.findall(r"```json\n(\{\n  \"id\".*?)```", GUIDE, re.DOTALL)
+    (example,) = re.findall(r"```json\n(\{\n  \"\$schema\".*?)```", GUIDE, re.DOTALL)
     assert example == (DIRECTORY / "pending-too-long.json").read_text()
 
 

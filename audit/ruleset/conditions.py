@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from audit.ruleset.language import FALSE, KEYWORDS, LONGEST_GLOB, REFS, TRUE, All, AnyOf, Field, Not, Ref, Test
 from audit.ruleset.problems import kind_of, none_of, unknown
-from audit.times import canonical_time, parse_duration
+from audit.times import canonical_time, parse_distance
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from audit.ruleset.language import Predicate
+    from audit.ruleset.language import FieldType, Predicate
     from audit.ruleset.problems import Node
 
 _KINDS = ("param", "list", "field")
@@ -55,7 +55,7 @@ def form_problem(form: str, value: Any) -> str:  # noqa: ANN401  (any JSON)
         problem = "the number needs more than 64 bits"
     elif form == "duration":
         try:
-            parse_duration(value)
+            parse_distance(value)
         except ValueError as error:
             problem = str(error)
     return problem
@@ -143,11 +143,16 @@ class ConditionReader:
             at.note(unknown("parameter", name, self.params))
         elif kind == "field" and name not in self.fields:
             at.note(unknown("field", name, self.fields))
-        elif kind == "field" and self.fields[name].type != field.type:
-            at.note(f'"{name}" is of type {self.fields[name].type}, this field of type {field.type}')
+        elif kind == "field" and self.fields[name].type != (wanted := _type_beside(field, keyword)):
+            at.note(f'"{name}" is of type {self.fields[name].type}; a field of type {wanted} is wanted')
         else:
             return Ref(kind, name)
         return None
+
+
+def _type_beside(field: Field, keyword: str) -> FieldType:
+    """Say of which type another field must be to stand in a condition on this one."""
+    return "texts" if KEYWORDS[keyword].takes == "values" else field.type
 
 
 def _all(terms: list[Predicate]) -> Predicate:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from audit.ruleset.language import KEYWORDS, All, Not, Predicate, Ref, Test, tests_of
 from audit.text import printable, shorten
-from audit.times import describe_duration, format_time, parse_duration, parse_time
+from audit.times import describe_duration, format_time, parse_distance, parse_time
 
 if TYPE_CHECKING:
     from audit.model import Connection, Gateway
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from audit.ruleset.language import Takes
 
 _LONGEST_VALUE = 80
-_MOST_VALUES = 5
+_MOST_VALUES = 6
 _STATUS_WORDS = {"pendingAcceptance": "pending", None: "without a readable status"}
 _HOLDS: dict[str, Callable[[Any, Any], bool]] = {
     name: eval(f"lambda x, k: {keyword.test.format(x='x', k='k')}")  # noqa: S307  (our own table)
@@ -37,9 +37,9 @@ class Explanation:
     actual: dict[str, Any]
 
 
-def explain(bound: BoundRule, connection: Connection, gateway: Gateway) -> Explanation:
-    """Explain why a connection that meets `when` breaks `require`."""
-    subject = _Subject(connection, gateway, bound)
+def explain(bound: BoundRule, about: Connection | Gateway, gateway: Gateway) -> Explanation:
+    """Explain why a subject that meets `when` breaks `require`."""
+    subject = _Subject(about, gateway, bound)
     tests = tests_of(bound.rule.require)
     faults = subject.faults(bound.rule.require, wanted=True)
     if not faults:  # nothing else would help: `"require": false`
@@ -52,13 +52,13 @@ def explain(bound: BoundRule, connection: Connection, gateway: Gateway) -> Expla
 
 @dataclass(frozen=True)
 class _Subject:
-    connection: Connection
+    about: Connection | Gateway
     gateway: Gateway
     bound: BoundRule
 
     def value(self, field: str) -> Any:  # noqa: ANN401  (whatever the field holds)
         owner, _, attribute = field.rpartition(".")
-        return getattr(self.gateway if owner else self.connection, attribute)
+        return getattr(self.gateway if owner else self.about, attribute)
 
     def holds(self, predicate: Predicate) -> bool:
         if isinstance(predicate, Not):
@@ -67,6 +67,8 @@ class _Subject:
             return (all if isinstance(predicate, All) else any)(map(self.holds, predicate.terms))
         actual, wanted = self.value(predicate.field), self.wanted(predicate)
         if KEYWORDS[predicate.keyword].needs_value and (actual is None or wanted is None):
+            return False
+        if wanted is None and KEYWORDS[predicate.keyword].takes == "values":
             return False
         return _HOLDS[predicate.keyword](actual, wanted)
 
@@ -99,20 +101,21 @@ class _Subject:
         if actual is None:
             return f"{test.field} is absent or unreadable", demand
         if keyword.takes == "duration":
-            return self._age_fault(test, parse_duration(written), demand, wanted=wanted)
+            return self._age_fault(test, parse_distance(written), demand, wanted=wanted)
         return f"{test.field} is {_show(actual)}", demand
 
     def _age_fault(self, test: Test, limit: timedelta, demand: str, *, wanted: bool) -> Fault:
         age = parse_time(format_time(self.bound.bindings.now)) - parse_time(self.value(test.field))
         if age < timedelta():
-            if not limit:
-                demand = "not allowed" if wanted else ""
+            if limit <= timedelta():
+                allowed = f"at most {describe_duration(-limit)} allowed" if limit else "not allowed"
+                demand = allowed if wanted else ""
             return f"{test.field} lies {describe_duration(-age)} in the future", demand
         shown = describe_duration(age)
         if age != limit and shown == describe_duration(limit):
             shown = f"just {'over' if age > limit else 'under'} {shown}"
         if test.field == "status_since":
-            status = self.connection.status
+            status = self.about.status
             words = _STATUS_WORDS.get(status) or shorten(printable(str(status)), _LONGEST_VALUE)
             return f"{words} for {shown}", demand
         return f"{test.field} was {shown} ago", demand
@@ -120,16 +123,13 @@ class _Subject:
     def _show_wanted(self, written: Any, takes: Takes) -> str:  # noqa: ANN401  (as in the rule)
         if isinstance(written, Ref):
             if written.kind == "field":
-                same = "the same as " if takes == "value" else ""
-                return f"{same}{written.name} ({_show(self.value(written.name))})"
+                word = {"value": "the same as ", "values": "in "}.get(takes, "")
+                return f"{word}{written.name} ({_show(self.value(written.name))})"
             entries = len(self.bound.bindings.lists[written.name])
             return f"in the list {_show(written.name)} ({entries} {'entry' if entries == 1 else 'entries'})"
         if takes == "duration":
-            return describe_duration(parse_duration(written))
-        if takes == "values":
-            more = f" and {len(written) - _MOST_VALUES} more" if len(written) > _MOST_VALUES else ""
-            return f"one of {', '.join(map(_show, written[:_MOST_VALUES]))}{more}"
-        return _show(written)
+            return describe_duration(abs(parse_distance(written)))
+        return f"one of {_show(written)}" if takes == "values" else _show(written)
 
 
 def _join(faults: list[Fault], word: str, between: str = "; ") -> str:
@@ -143,4 +143,7 @@ def _join(faults: list[Fault], word: str, between: str = "; ") -> str:
 def _show(value: object) -> str:
     if value is None:
         return "null"
+    if isinstance(value, tuple):
+        more = f" and {len(value) - _MOST_VALUES} more" if len(value) > _MOST_VALUES else ""
+        return ", ".join(map(_show, value[:_MOST_VALUES])) + more if value else "empty"
     return f'"{shorten(printable(value), _LONGEST_VALUE)}"' if isinstance(value, str) else str(value)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FieldType = Literal["text", "integer", "time"]
-Takes = Literal["value", "values", "number", "duration", "glob"]
+FieldType = Literal["text", "integer", "time", "texts"]
+Takes = Literal["value", "values", "text", "number", "duration", "glob"]
 RefKind = Literal["param", "list", "field"]
 Scalar: TypeAlias = "str | int | float | bool | None"
 
@@ -30,7 +30,7 @@ class Field:
 
     type: FieldType
     meaning: str
-    example: Scalar
+    example: Scalar | tuple[str, ...]
     values: tuple[str, ...] = ()
 
 
@@ -49,10 +49,17 @@ _GATEWAY: Mapping[str, Field] = {
     "region": Field("text", "region, empty where only an endpoint is given", "cn-north-4"),
     "project_id": Field("text", "project id", "1" * 32),
     "status": Field("text", 'state of the gateway in the API\'s words, e.g. "Running"', "Running"),
+    "permissions": Field("texts", "accounts that may ask for a connection, by domain id; `*` is everyone", ("0" * 32,)),
+    "connections": Field("integer", "how many connections it has", 1),
+    "accepted": Field("integer", "how many of them are accepted", 1),
+    "pending": Field("integer", "how many of them wait for acceptance", 0),
 }
+# Of these, a gateway that was not read completely has at least so many.
+COUNTS = frozenset({"connections", "accepted", "pending"})
 # What `each` may say, with the fields that a rule then has.
 SUBJECTS: Mapping[str, Mapping[str, Field]] = {
     "connection": {**_CONNECTION, **{f"gateway.{name}": field for name, field in _GATEWAY.items()}},
+    "gateway": _GATEWAY,
 }
 
 
@@ -76,13 +83,15 @@ class Keyword:
 _TEXT: tuple[FieldType, ...] = ("text",)
 _NUMBER: tuple[FieldType, ...] = ("integer",)
 _TIME: tuple[FieldType, ...] = ("time",)
+_TEXTS: tuple[FieldType, ...] = ("texts",)
 _ANY = (*_TEXT, *_NUMBER, *_TIME)
 _LIKE = "is like it as a whole; `*` is any text, `?` any one character, every other character itself"
 _MAX_AGE = "lies at most so long before the run, or after it"
-_MIN_AGE = "lies at least so long before the run; `PT0S` means not in the future"
+_MIN_AGE = "lies at least so long before the run; `PT0S`: not in the future, `-PT5M`: at most 5 minutes in it"
 KEYWORDS: Mapping[str, Keyword] = {
     "const": Keyword(_ANY, "value", "{x} == {k}", False, "must be {}", "must not be {}", "equals it; null only null"),
     "enum": Keyword(_ANY, "values", "{x} in {k}", False, "must be {}", "must not be {}", "is one of them"),
+    "contains": Keyword(_TEXTS, "text", "{k} in {x}", True, "must hold {}", "must not hold {}", "holds it"),
     "like": Keyword(_TEXT, "glob", "{k}({x}) is not None", True, "must be like {}", "must not be like {}", _LIKE),
     "minimum": Keyword(_NUMBER, "number", "{x} >= {k}", True, "must be at least {}", "must be below {}", "is no less"),
     "maximum": Keyword(_NUMBER, "number", "{x} <= {k}", True, "must be at most {}", "must be above {}", "is no more"),
@@ -92,7 +101,8 @@ KEYWORDS: Mapping[str, Keyword] = {
 # The values that may be named instead of written, by what a condition takes.
 REFS: Mapping[Takes, tuple[RefKind, ...]] = {
     "value": ("param", "field"),
-    "values": ("list",),
+    "values": ("list", "field"),
+    "text": ("param",),
     "number": ("param", "field"),
     "duration": ("param",),
     "glob": ("param",),

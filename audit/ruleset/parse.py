@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from audit.ruleset.language import Field, Scalar
+
+    Given = Scalar | tuple[str, ...]
     from audit.ruleset.problems import Place
 
 KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -49,7 +51,7 @@ class Case:
     """
 
     name: str
-    given: Mapping[str, Scalar]
+    given: Mapping[str, Given]
     expect: Literal["finding", "pass"]
     params: Mapping[str, Scalar]
     lists: Mapping[str, tuple[str, ...]]
@@ -77,6 +79,14 @@ class Rule:
     def tests(self) -> tuple[Test, ...]:
         """All conditions, in their order."""
         return (*tests_of(self.when), *tests_of(self.require))
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields that it reads, named as a rule about connections names them."""
+        prefix = "" if self.each == "connection" else f"{self.each}."
+        refs = (test.value for test in self.tests)
+        others = (ref.name for ref in refs if isinstance(ref, Ref) and ref.kind == "field")
+        return frozenset(prefix + name for name in (*(test.field for test in self.tests), *others))
 
     @property
     def lists(self) -> frozenset[str]:
@@ -176,7 +186,7 @@ def _read_case(node: Node, rule: Rule, known_lists: Collection[str] | None) -> C
     )
 
 
-def _read_given(name: str, node: Node, fields: Mapping[str, Field]) -> Scalar:
+def _read_given(name: str, node: Node, fields: Mapping[str, Field]) -> Given:
     """Read a field of a test case: whatever a reading could hold, so a status may be one yet unknown."""
     value: Scalar = node.value
     if name not in fields:
@@ -186,6 +196,8 @@ def _read_given(name: str, node: Node, fields: Mapping[str, Field]) -> Scalar:
         if instant is None:
             node.note(f'"{value}" is neither a time such as "2026-11-22T08:15:00Z" nor relative such as "-PT25H"')
         return instant
+    elif fields[name].type == "texts" and value is not None:
+        return node.texts()
     elif value is not None:
         node.note_any(form_problem(fields[name].type, value))
     return value

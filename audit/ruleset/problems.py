@@ -196,5 +196,5 @@ _KINDS = {
 
 def kind_of(value: object) -> str:
     """Name the kind of a JSON value: "an object", "an empty text"."""
-    kind = _KINDS[type(value)]
+    kind = _KINDS.get(type(value), "something that is not JSON")
     return f"an empty {kind.split()[-1]}" if value in ("", [], {}) else kind

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 LINE = 110
+MOST_SHOWN = 1
 SHOWN_HEADERS = ("content-type", "user-agent", "webhook-id", "webhook-timestamp", "webhook-signature")
 
 
@@ -134,7 +135,7 @@ def _render_delivery(number: int, delivery: Delivery) -> str:
 
 
 def _pretty(value: object, indent: str = "") -> str:
-    """JSON for a person: what fits into a line stands on one."""
+    """JSON for a person: what fits into a line stands on one, and a long array shows its first member only."""
     flat = json.dumps(value, ensure_ascii=False)
     if len(indent) + len(flat) <= LINE or not isinstance(value, dict | list) or not value:
         return flat
@@ -142,7 +143,10 @@ def _pretty(value: object, indent: str = "") -> str:
     if isinstance(value, dict):
         members = [f"{inner}{json.dumps(key)}: {_pretty(member, inner)}" for key, member in value.items()]
         return "{\n" + ",\n".join(members) + f"\n{indent}}}"
-    return "[\n" + ",\n".join(inner + _pretty(member, inner) for member in value) + f"\n{indent}]"
+    shown = [inner + _pretty(member, inner) for member in value[:MOST_SHOWN]]
+    if len(value) > MOST_SHOWN:
+        shown.append(f"{inner}... {len(value) - MOST_SHOWN} more like this ...")
+    return "[\n" + ",\n".join(shown) + f"\n{indent}]"
 
 
 @contextmanager

@@ -1,0 +1,56 @@
+"""How far a run reached, and which words that allows: "clean" is said only of what was read and judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from audit.model import Coverage
+
+GAPS = frozenset({"partial", "not_covered"})
+
+
+@dataclass(frozen=True)
+class Extent:
+    """`coverage` is whole. `idle`: ids of rules that could not be evaluated, `untouched`: of those not asked for."""
+
+    coverage: Sequence[Coverage]
+    idle: frozenset[str] = frozenset()
+    untouched: frozenset[str] = frozenset()
+
+    def gateways(self, *states: str) -> int:
+        """Count gateways in one of these states; the list of gateways itself is none."""
+        return sum(1 for entry in self.coverage if entry.gateway_id is not None and entry.state in states)
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether something in scope was not read completely, be it the list of gateways."""
+        return any(entry.state in GAPS for entry in self.coverage)
+
+    @property
+    def nothing_open(self) -> str:
+        """What may be said where nothing is open."""
+        if self.has_gaps or self.idle:
+            return "nothing found in what could be judged"
+        if not self.gateways("complete"):
+            return "there is no gateway to judge"
+        if self.untouched or self.gateways("out_of_scope"):
+            return "clean in what was in scope"
+        return "clean"
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """What was not read or judged, in a few words each."""
+        said = [
+            _count(self.gateways(*GAPS), "gateway not fully covered", "gateways not fully covered"),
+            "" if all(entry.gateway_id for entry in self.coverage) else "the list of gateways not fully read",
+            _count(len(self.idle), "rule not evaluated", "rules not evaluated"),
+        ]
+        return [words for words in said if words]
+
+
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}" if number else ""
