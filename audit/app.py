@@ -126,6 +126,12 @@ def run_audit(job: Job, ports: Ports) -> Outcome:
 def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None:
     """Read, evaluate and write every gateway, then commit; None for a dry run. Raises StoreError."""
     parent = ports.archive.latest()
+    now = format_time(job.now)
+    if parent and now < parent.manifest.now:
+        tally.problems.append(
+            f"this machine's clock was set back: it says {now}, the previous run's {parent.manifest.now}; "
+            "ages and dates of this run are not to be trusted"
+        )
     used, bound = _bind_rules(job)
     tally.idle = frozenset(rule.id for rule in used if rule.not_evaluated)
     tally.untouched = frozenset(rule.id for rule in job.rule_set.rules) - {rule.id for rule in used}

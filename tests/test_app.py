@@ -24,7 +24,7 @@ import audit.model
 from audit.archive import TREND_RUNS
 from audit.compose import open_archive, perform
 from audit.settings import RULES_BESIDE_HANDLER, RunOptions, Surroundings, load_settings
-from tests.emulator import Estate, Forbidden, Unauthorized, receive, serve
+from tests.emulator import Body, Estate, Forbidden, Unauthorized, receive, serve
 from tests.emulator.connection import DOMAIN_ID
 
 if TYPE_CHECKING:
@@ -468,10 +468,16 @@ def test_permissions_are_asked_for_only_where_a_rule_reads_them(world):
     assert not any(request.path.endswith("/permissions") for request in world.estate.requests)
 
 
-def test_a_secret_in_the_data_itself_reaches_nothing(world):
-    """A gateway named after the key, a connection from a domain that is the secret key: neither store nor message."""
+@pytest.mark.parametrize("escaped", [False, True])
+def test_a_secret_in_the_data_itself_reaches_nothing(world, escaped):
+    """A gateway named after the key, a domain that is the secret, perhaps behind escapes: neither store nor message."""
     key, secret = world.estate.access_key, world.estate.secret_key
     world.estate.add_gateway(f"gw {key}").add_connection(domain_id=secret)
+    if escaped:
+        hidden = f"\\u{ord(secret[0]):04x}{secret[1:]}"
+        records = f'[{{"id": "c1", "status": "accepted", "domain_id": "{hidden}"}}]'
+        body = f'{{"total": 1, "size": 1, "connections": {records}}}'
+        world.estate.fail(Body(200, body.encode(), "application/json"), kind="connections", times=None)
     outcome = world.run()
     assert outcome.summary.exit_code == 1
     texts = [gzip.decompress(path.read_bytes()) for path in world.store.rglob("*.gz")]
@@ -631,3 +637,32 @@ def test_the_manifest_tells_when_the_run_began_and_ended(world):
     world.run()
     manifest = world.manifest()
     assert manifest["now"] == manifest["started_at"] < manifest["finished_at"]
+
+
+def test_clocks_that_disagree_are_a_problem_that_is_said(world):
+    """Ages are judged by our clock: the API's by minutes away, or our own set back since the last run."""
+    world.estate.add_gateway("shop").add_connection()
+    world.estate.clock_skew = timedelta(minutes=5)
+    (problem,) = world.run().summary.problems
+    assert "clock is 300 s behind the API's" in problem or "clock is 299 s behind the API's" in problem
+    world.estate.clock_skew = timedelta()
+    latest = json.loads((world.store / "latest.json").read_text())
+    path = world.store / latest["manifest"]
+    text = path.read_text().replace(world.manifest()["now"], "2999-01-01T00:00:00Z")
+    path.write_text(text)
+    (world.store / "latest.json").write_text(json.dumps({**latest, "sha256": sha256(text.encode()).hexdigest()}))
+    (problem,) = world.run().summary.problems
+    assert "clock was set back" in problem
+
+
+def test_time_is_kept_for_telling(world, monkeypatch):
+    """Reading stops early enough to record what was read and to say so."""
+    for number in range(6):
+        world.estate.add_gateway(f"g{number}").add_connection()
+    world.estate.latency = 0.5
+    environment = {**world.environment, "AUDIT_TIME_LIMIT": "2", "AUDIT_CONCURRENCY": "1"}
+    outcome = perform(load_settings(environment, Surroundings(), {}), RunOptions(), mode="manual")
+    states = [entry.state for entry in outcome.summary.coverage]
+    assert (states[0], states[-1], outcome.summary.exit_code) == ("complete", "not_covered", 3)
+    assert outcome.summary.manifest is not None
+    assert outcome.summary.deliveries[0].outcome == "delivered"
