@@ -35,6 +35,7 @@ LATEST = "latest.json"
 CONNECTIONS = "connections.ndjson.gz"
 FINDINGS = "findings.ndjson.gz"
 TREND_RUNS = 90
+_GZIP_FORMAT = 31  # zlib's number for "largest window, with the header and trailer of gzip"
 _RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 
 
@@ -217,23 +218,23 @@ Line = TypeVar("Line")
 class LineWriter:
     """Writes one NDJSON object into a temporary file, compressed; `store_into` puts it where it belongs.
 
-    Level 1: higher levels cost more than the whole audit for a few percent. No time in the header: the same lines
-    give the same bytes.
+    Level 1: higher levels cost more than the whole audit for a few percent. There is no time in the header: the same
+    lines give the same bytes. (A GzipFile would try to write once more when it is collected after a full disk.)
     """
 
     def __init__(self) -> None:
         with _temporary_room():
             self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed by __exit__)
-            self._gzip = gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=self._file, mtime=0)
+        self._deflate = zlib.compressobj(1, zlib.DEFLATED, _GZIP_FORMAT)
         self._encode = msgspec.json.Encoder().encode_lines
 
     def write(self, lines: Iterable[Any]) -> None:
         with _temporary_room():
-            self._gzip.write(self._encode(lines))
+            self._file.write(self._deflate.compress(self._encode(lines)))
 
     def store_into(self, store: Store, key: str) -> StoredObject:
         with _temporary_room():
-            self._gzip.close()
+            self._file.write(self._deflate.flush())
             size = self._file.tell()
             self._file.seek(0)
             hashed = _HashingReader(self._file)
@@ -249,8 +250,6 @@ class LineWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Closing writes what is left; after an error that may fail again, and nobody wants it any more.
-        with suppress(OSError):
-            self._gzip.close()
         with suppress(OSError):
             self._file.close()
 
