@@ -73,7 +73,10 @@ class LocalStore:
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
                 raise
-            _sync_directory(path.parent)
+            for directory in (path.parent, *path.parent.parents):
+                _sync_directory(directory)
+                if directory == self._root:
+                    break
         except OSError as error:
             raise self._error(key, "written", error) from None
 
