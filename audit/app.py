@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from audit.ruleset.load import RuleSet
 
 
+_MOST_DOUBTS = 3
+
+
 @dataclass(frozen=True)
 class Job:
     """What a run is to do, decided before anything is read. Empty `gateways` and `rule_ids` mean all."""
@@ -92,7 +95,8 @@ def run_audit(job: Job, ports: Ports) -> Outcome:
     except StoreError as error:
         trouble = error
     except Exception as error:  # a defect of ours: silence would look like health
-        tell_trouble(ports.telling, job.run_id, format_time(job.now), describe_defect(error))
+        defect = describe_defect(error)
+        tell_trouble(ports.telling, job.run_id, format_time(job.now), defect, defect)
         raise
     tally.problems += ports.warnings()
     now = format_time(job.now)
@@ -100,7 +104,9 @@ def run_audit(job: Job, ports: Ports) -> Outcome:
         tally.problems.append(str(trouble))
         # Of a run that was overtaken, the faster one tells what there is to tell.
         overtaken = isinstance(trouble, Overtaken)
-        told = Result([], []) if overtaken else tell_trouble(ports.telling, job.run_id, now, str(trouble))
+        told = Result([], [])
+        if not overtaken:
+            told = tell_trouble(ports.telling, job.run_id, now, trouble.short, str(trouble))
     else:
         location = ports.archive.store.locate(manifest.key) if manifest else ""
         standing = Standing(
@@ -272,10 +278,10 @@ class _Line:
         rows = observe(gateway, reading.connections, before, self.job.run_id)
         present = {connection.key for connection in rows}
         deleted: set[str] = set()
-        if reading.state == "complete" and not reading.gone:
+        if reading.is_whole and not reading.gone:
             reading, deleted = self._confirm(reading, vanished(past_findings, present))
         slice_ = reconcile(self.run, reading, present, deleted, self.judge.judge(reading, rows), past_findings)
-        if reading.state != "complete":
+        if not reading.is_whole:
             # What was known and not read again stays, so that an outage does not restart clocks.
             rows += [connection for key, connection in before.items() if key not in present]
             rows.sort(key=lambda connection: connection.key)
@@ -284,18 +290,24 @@ class _Line:
     def _confirm(self, reading: Reading, missing: Sequence[str]) -> tuple[Reading, set[str]]:
         """Ask by id for connections that vanished; one that still answers means that the reading was not complete.
 
-        Once that could not be told of one, no more are asked for in this run: what is left stays unverified, and the
-        time is kept for the gateways that are still to be read.
+        What could not be told stays unverified and is said. After _MOST_DOUBTS of that no more are asked for in this
+        run: the time is for the gateways that are still to be read.
         """
-        if not missing or self.doubts:
+        if not missing:
             return reading, set()
-        answers = find_existing(self.api, reading.gateway.id, missing, self.job.concurrency)
-        if None in answers.values() or len(answers) < len(missing):
-            self.doubts.append(reading.gateway.id)
+        patience = _MOST_DOUBTS - len(self.doubts)
+        answers = find_existing(self.api, reading.gateway.id, missing, self.job.concurrency, patience)
+        deleted = {name for name, exists in answers.items() if exists is False}
         for connection_id in [name for name, exists in answers.items() if exists]:
             reason = f"connection {connection_id} was not in the list, but still answers by its id"
-            reading = replace(reading, state="partial", reason=reason)
-        return reading, {name for name, exists in answers.items() if exists is False}
+            reading = replace(reading, state="partial", reason=reason, permissions_refused=False)
+        self.doubts.extend(name for name, exists in answers.items() if exists is None)
+        if untold := [name for name in missing if answers.get(name) is None]:
+            self.tally.problems.append(
+                f"gateway {reading.gateway.name or reading.gateway.id}: whether connection {untold[0]}"
+                f"{f' and {len(untold) - 1} more' if len(untold) > 1 else ''} was deleted could not be told"
+            )
+        return reading, deleted
 
     def _cover(self, reading: Reading, slice_: Slice) -> Coverage | None:
         """Describe the coverage of a gateway; None where it is gone and nothing about it is left open.

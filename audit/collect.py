@@ -250,7 +250,8 @@ def _add_permissions(api: Api, reading: Reading) -> Reading:
             return replace(reading, permissions=accounts)
         unread, request_id = listing.unstable, None
     reason = "; ".join(filter(None, [reading.reason, f"permissions: {unread}"]))
-    return replace(reading, state="partial", reason=reason, request_id=request_id)
+    refused = reading.state == "complete"
+    return replace(reading, state="partial", reason=reason, request_id=request_id, permissions_refused=refused)
 
 
 def _probe(api: Api, gateway: Gateway) -> Reading:
@@ -264,9 +265,13 @@ def _probe(api: Api, gateway: Gateway) -> Reading:
     return Reading(gateway, "not_covered", reason="no longer listed, but it still answers")
 
 
-def find_existing(api: Api, gateway_id: str, connection_ids: Sequence[str], workers: int) -> dict[str, bool | None]:
-    """Ask for connections by their ids, several at once; stops after the first of which it cannot be told (None)."""
+def find_existing(
+    api: Api, gateway_id: str, connection_ids: Sequence[str], workers: int, patience: int
+) -> dict[str, bool | None]:
+    """Ask for connections by their ids, several at once; ends after `patience` of which it cannot be told (None)."""
     answers: dict[str, bool | None] = {}
+    if patience <= 0:
+        return answers
     ask = partial(_exists, api, gateway_id)
     with (
         ThreadPoolExecutor(min(workers, len(connection_ids)), "confirm") as pool,
@@ -274,7 +279,8 @@ def find_existing(api: Api, gateway_id: str, connection_ids: Sequence[str], work
     ):
         for connection_id, exists in zip(connection_ids, results, strict=True):
             answers[connection_id] = exists
-            if exists is None:
+            patience -= exists is None
+            if not patience:
                 break
     return answers
 

@@ -88,10 +88,12 @@ def can_judge(rule: Rule, reading: Reading) -> bool:
         return False
     if reading.permissions is None and "gateway.permissions" in rule.fields:
         return False
-    if reading.state == "complete":
-        return True
     counts = {name for name in rule.fields if name.removeprefix("gateway.") in COUNTS}
-    return not counts or (rule.when == TRUE and isinstance(rule.require, Test) and rule.require.keyword == "maximum")
+    if reading.is_whole or not counts:
+        return True
+    only = rule.require
+    is_maximum = isinstance(only, Test) and only.keyword == "maximum" and rule.fields == counts
+    return is_maximum and rule.when == TRUE and len(counts) == 1
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ class Reading:
     """One gateway as it was read: the unit of work of everything downstream.
 
     `connections` are all of them where `state` is complete, those that were seen where it is partial.
-    `permissions`: domain ids that may ask for a connection, None where nobody asked for them or they could not be read.
+    `permissions`: domain ids that may ask for a connection, None where nobody asked for them or they could not be read
+    (`permissions_refused`: nothing else is missing).
     `gone`: the gateway is proved to exist no more. `request_id` is that of the answer that stopped the reading.
     """
 
@@ -115,7 +116,13 @@ class Reading:
     reason: str = ""
     request_id: str | None = None
     permissions: tuple[str, ...] | None = None
+    permissions_refused: bool = False
     gone: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether `connections` are proved to be all, though the gateway's permissions may be unread."""
+        return self.state == "complete" or self.permissions_refused
 
 
 class Coverage(msgspec.Struct, frozen=True):

@@ -29,9 +29,9 @@ class Told(msgspec.Struct, frozen=True):
     """`receivers/<name>.json`: what a receiver was last told.
 
     `findings`: severity of each open finding by uid. `not_covered`: gateways that were not read completely,
-    `not_evaluated`: ids of rules. `trouble`: why the last run could do nothing. `told_at` is None where nothing was
-    ever told, `failure` says why the last message that was due was not taken. `url` is a hash of where the messages
-    went; `gone`: it asked for no more of them.
+    `not_evaluated`: ids of rules. `trouble`: in short, why the last run could do nothing. `told_at` is None where
+    nothing was ever told, `failure` says why the last message that was due was not taken. `url` is a hash of where the
+    messages went; `gone`: it asked for no more of them.
     """
 
     receiver: str
@@ -98,7 +98,7 @@ def decide(told: Told, standing: Standing, min_severity: str = "low") -> tuple[M
         run_id=standing.run_id,
         told_at=standing.now,
         findings={uid: severity for uid, severity in standing.open.items() if SEVERITIES.index(severity) >= floor},
-        not_covered=_not_covered(told, standing.extent.coverage),
+        not_covered=_not_covered(told, standing.extent),
         not_evaluated=sorted(standing.extent.idle | (standing.extent.untouched & set(told.not_evaluated))),
     )
     changes = _changes(told, record, standing)
@@ -108,21 +108,29 @@ def decide(told: Told, standing: Standing, min_severity: str = "low") -> tuple[M
     return _build(record, standing, changes, floor), record
 
 
-def trouble_message(store: str, told: Told, run_id: str, now: str, trouble: str) -> tuple[Message, Told] | None:
-    """Build the message of a run that could do nothing, and the record to keep; None where that was said already."""
-    if told.trouble == trouble:
+def trouble_message(
+    store: str, told: Told, run_id: str, now: str, kind: str, trouble: str
+) -> tuple[Message, Told] | None:
+    """Build the message of a run that could do nothing, and the record to keep; None where that was said already.
+
+    `kind` is what stays the same from run to run as long as the trouble does.
+    """
+    if told.trouble == kind:
         return None
-    record = msgspec.structs.replace(told, trouble=trouble, told_at=now)
+    record = msgspec.structs.replace(told, trouble=kind, told_at=now)
     record = msgspec.structs.replace(record, delivery_id=_delivery_id(store, told, record))
     headline = f"audit failed: {trouble}"
     message = Message(record.delivery_id, told.receiver, run_id, now, headline, {}, {}, (), 0, (trouble,), None)
     return message, record
 
 
-def _not_covered(told: Told, coverage: Sequence[Coverage]) -> list[str]:
-    """Name what was not read completely; what was out of this run's scope stays as it was told."""
-    missing = {_name(entry) for entry in coverage if entry.state in GAPS}
-    untouched = {_name(entry) for entry in coverage if entry.state == "out_of_scope"}
+def _not_covered(told: Told, extent: Extent) -> list[str]:
+    """Name what was not read completely; what was out of this run's scope stays as it was told.
+
+    A run limited by rule asks for less, so that it cannot tell whether a gap is closed.
+    """
+    missing = {_name(entry) for entry in extent.coverage if entry.state in GAPS}
+    untouched = {_name(entry) for entry in extent.coverage if extent.untouched or entry.state == "out_of_scope"}
     return sorted(missing | (untouched & set(told.not_covered)))
 
 
@@ -134,15 +142,14 @@ def _name(entry: Coverage) -> str:
 def _changes(told: Told, record: Told, standing: Standing) -> dict[str, int]:
     before, after = told.findings, record.findings
     worse = (uid for uid in after if uid in before and _rank(after[uid]) > _rank(before[uid]))
-    complete = {_name(entry) for entry in standing.extent.coverage if entry.state == "complete"}
     return {
         "working again": int(bool(told.trouble)),
         "new": len(after.keys() - before.keys()),
         "more severe": sum(1 for _ in worse),
         # Held against all that is open: what became less severe than this receiver hears of is not resolved.
         "resolved": len(before.keys() - standing.open.keys()),
-        "gateways lost": len(set(record.not_covered) - set(told.not_covered)),
-        "gateways regained": len(set(told.not_covered) & complete),
+        "gaps opened": len(set(record.not_covered) - set(told.not_covered)),
+        "gaps closed": len(set(told.not_covered) - set(record.not_covered)),
         "rules lost": len(set(record.not_evaluated) - set(told.not_evaluated)),
         "rules regained": len(set(told.not_evaluated) - set(record.not_evaluated)),
     }

@@ -133,20 +133,23 @@ class _Reading(Generic[Item]):
         received = list(page.items)
         known = self.items[offset : offset + len(received)]
         self.items += received[len(known) :]
+        fault = ""
         if page.size is not None and page.size != len(received):
-            self._shifted(f"a page says size {page.size} and holds {len(received)}")
-        if page.total != self._total:
-            self._shifted(f"total moved from {self._total} to {page.total}")
-        if received[: len(known)] != known:
+            fault = f"a page says size {page.size} and holds {len(received)}"
+        elif page.total != self._total:
+            fault = f"total moved from {self._total} to {page.total}"
+        elif received[: len(known)] != known:
+            fault = f"the item at offset {offset} is not the one read there before"
+        elif len(self.items) > self._total:
+            fault = f"total says {self._total}, but {len(self.items)} were received"
+        if fault:
             self.strays += received[: len(known)]
-            self._shifted(f"the item at offset {offset} is not the one read there before")
-        if len(self.items) > self._total:
-            self._shifted(f"total says {self._total}, but {len(self.items)} were received")
+            self._shifted(fault)
 
     def _shifted(self, fault: str) -> None:
         """Note what proves a shift. The last reading goes on as long as it sees something new."""
         self.fault = self.fault or fault
         before = len(self._seen)
-        self._seen.update(self.items)
+        self._seen.update(self.items, self.strays)
         if self._give_up or len(self._seen) == before:
             raise _Shifted

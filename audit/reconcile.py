@@ -134,7 +134,7 @@ def _resolve(
     """Say why an open finding that was not found again is over; None where that is not known."""
     if reading.gone:
         return "resource_deleted"
-    if reading.state != "complete":
+    if not reading.is_whole:
         return None
     if finding.rule_id not in run.loaded:
         return "rule_removed"

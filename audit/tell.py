@@ -53,11 +53,11 @@ def tell(telling: Telling, standing: Standing) -> Result:
         except StoreError as error:
             result.deliveries.append(Delivery(receiver.name, "failed", str(error)))
             continue
-        _tell_one(telling, receiver, told, decide(told, standing, receiver.min_severity), result)
+        _tell_one(telling, receiver, told, decide(told, standing, receiver.min_severity), result, keep=True)
     return result
 
 
-def tell_trouble(telling: Telling, run_id: str, now: str, trouble: str) -> Result:
+def tell_trouble(telling: Telling, run_id: str, now: str, kind: str, trouble: str) -> Result:
     """Tell every receiver that the run could not do its work: silence would look like health.
 
     Where the trouble is the store itself, nothing can be noted in it, and the next run says the same again.
@@ -65,33 +65,36 @@ def tell_trouble(telling: Telling, run_id: str, now: str, trouble: str) -> Resul
     result = Result([], [])
     for receiver in telling.receivers:
         try:
-            told = _load(telling.store, receiver)
+            told, keep = _load(telling.store, receiver), True
         except StoreError:
-            told = Told(receiver.name, url=receiver.url_hash)
-        _tell_one(telling, receiver, told, trouble_message(telling.store.url, told, run_id, now, trouble), result)
+            told, keep = Told(receiver.name, url=receiver.url_hash), False  # what cannot be read is not overwritten
+        due = trouble_message(telling.store.url, told, run_id, now, kind, trouble)
+        _tell_one(telling, receiver, told, due, result, keep=keep)
     return result
 
 
 def _tell_one(
-    telling: Telling, receiver: Receiver, told: Told, due: tuple[Message, Told] | None, result: Result
+    telling: Telling, receiver: Receiver, told: Told, due: tuple[Message, Told] | None, result: Result, *, keep: bool
 ) -> None:
     if due is None:
         result.deliveries.append(Delivery(receiver.name, "nothing to tell"))
         return
     message, record = due
     result.messages.append(message)
-    result.deliveries.append(_deliver(telling, receiver, message, told, record))
+    result.deliveries.append(_deliver(telling, receiver, message, told, record if keep else None))
 
 
-def _deliver(telling: Telling, receiver: Receiver, message: Message, told: Told, record: Told) -> Delivery:
-    """Deliver one message and note what came of it."""
+def _deliver(telling: Telling, receiver: Receiver, message: Message, told: Told, record: Told | None) -> Delivery:
+    """Deliver one message and note what came of it, unless there is no record to be kept."""
     if telling.silent:
         return Delivery(receiver.name, "not sent", telling.silent)
     failure = _attempt(telling, receiver, message, told)
     delivery = Delivery(receiver.name, "delivered", message.headline)
     if failure is not None:
         delivery = Delivery(receiver.name, "failed", str(failure))
-        record = msgspec.structs.replace(told, failure=str(failure), gone=failure.gone)
+        record = record and msgspec.structs.replace(told, failure=str(failure), gone=failure.gone)
+    if record is None:
+        return delivery
     try:
         telling.store.put(_key(receiver), io.BytesIO(msgspec.json.encode(record)))
     except StoreError as error:

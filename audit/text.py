@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import traceback
 from pathlib import Path
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 
 _SHORTEST_SECRET = 4
 _SHORTEST_PIECE = 16
+# Needless escapes, which could hide a secret.
+_ESCAPE = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
 # Control, format (zero width, direction), surrogate, private use; line and paragraph separators.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
@@ -58,20 +59,11 @@ class Redactor:
 
     def body(self, body: bytes) -> bytes:
         """The same for JSON that a server sent. A quick look in most cases, as there are many pages."""
-        if b"\\" in body:
-            body = _unescaped(body)
-        if not any(secret in body for secret in self._whole):
+        plain = _ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), body) if b"\\" in body else body
+        if not any(secret in plain.replace(b"\\/", b"/") for secret in self._whole):
             return body
         # Latin-1 gives every byte back as it came, and all that is replaced is ASCII.
-        return self(body.decode("latin-1")).encode("latin-1")
-
-
-def _unescaped(body: bytes) -> bytes:
-    """Write JSON without needless escapes, which could hide a secret; what is no JSON stays as it is."""
-    try:
-        return json.dumps(json.loads(body), ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        return body
+        return self(plain.replace(b"\\/", b"/").decode("latin-1")).encode("latin-1")
 
 
 def _parts(secret: str) -> list[str]:

@@ -54,9 +54,10 @@ with gzip.open(sys.argv[1], "wb", compresslevel=1) as out, ThreadPoolExecutor(16
 ESTATE = """
 import sys, time
 from tests.emulator import Estate, serve
+from tests.emulator.connection import DOMAIN_ID
 estate = Estate()
 for number in range(int(sys.argv[1])):
-    estate.add_gateway(f"g{number:04}").add_connections(int(sys.argv[2]))
+    estate.add_gateway(f"g{number:04}", permissions=[f"iam:domain::{DOMAIN_ID}"]).add_connections(int(sys.argv[2]))
 estate.latency = float(sys.argv[3])
 with serve(estate) as server:
     print(server.url, estate.project_id, estate.access_key, estate.secret_key, estate.token, flush=True)

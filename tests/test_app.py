@@ -23,7 +23,9 @@ import pytest
 import audit.model
 from audit.archive import TREND_RUNS
 from audit.compose import open_archive, perform
+from audit.errors import StoreError
 from audit.settings import RULES_BESIDE_HANDLER, RunOptions, Surroundings, load_settings
+from audit.store import LocalStore
 from tests.emulator import Body, Estate, Forbidden, Unauthorized, receive, serve
 from tests.emulator.connection import DOMAIN_ID
 
@@ -445,14 +447,21 @@ def test_rules_about_gateways_and_their_permissions(world):
         f'domain_id is "{DOMAIN_ID}"; must be in gateway.permissions ("{STRANGER}")'
     )
     world.estate.fail(Forbidden(), kind="permissions", times=None)
-    shut.add_connection(status="failed")
+    failed = shut.add_connection(status="failed")
+    gone = shut.add_connection(status="failed")
     assert world.run().summary.exit_code == 3
     states = {entry["gateway_id"]: entry["state"] for entry in world.manifest()["coverage"]}
     assert states == {"shop": "partial", "shut": "partial", "bare": "complete"}
     assert "listVpcEndpointPermission" in world.manifest()["coverage"][-1]["reason"]
     statuses = world.statuses()
-    assert (statuses.pop(door), statuses.pop(outside)) == ("unverified", "unverified")
-    assert list(statuses.values()) == ["new"], "what does not need the permissions is judged"
+    assert (statuses[door], statuses[outside]) == ("unverified", "unverified")
+    assert statuses["no-failed-connections", failed.id] == "new", "what does not need the permissions is judged"
+    shut.change(failed.id, status="accepted")
+    shut.remove(gone.id)
+    world.run()
+    resolved = {f["resolution"] for f in world.findings().values() if f["rule_id"] == "no-failed-connections"}
+    assert resolved == {"fixed", "resource_deleted"}, "and resolved: the connections were read completely"
+    assert len(world.lines("connections.ndjson.gz")) == 2
     world.estate.heal()
     shop.permissions = [f"iam:domain::{DOMAIN_ID}"]
     world.run()
@@ -666,3 +675,44 @@ def test_time_is_kept_for_telling(world, monkeypatch):
     assert (states[0], states[-1], outcome.summary.exit_code) == ("complete", "not_covered", 3)
     assert outcome.summary.manifest is not None
     assert outcome.summary.deliveries[0].outcome == "delivered"
+
+
+def test_what_could_not_be_confirmed_is_said_and_costs_no_other_gateway(world):
+    """A gateway whose API ignores the filter by id: its own finding stays unverified, the others go on."""
+    odd, fine = (world.estate.add_gateway(name, gateway_id=name) for name in ("a-odd", "b-fine"))
+    odd.add_connections(2, status="failed")
+    fine.add_connections(2, status="failed")
+    world.run()
+    kept, lost = odd.connections[0], odd.connections[1].id
+    odd.remove(lost)
+    record = json.dumps(kept.record)
+    body = f'{{"total": 1, "size": 1, "connections": [{record}]}}'.encode()
+    world.estate.fail(Body(200, body, "application/json"), gateway=odd, kind="connections", times=None)
+    fine.remove(fine.connections[0].id)
+    outcome = world.run()
+    by_status = sorted((f["gateway"]["id"], f["status"]) for f in world.findings().values())
+    assert by_status == [("a-odd", "ongoing"), ("a-odd", "unverified"), ("b-fine", "ongoing"), ("b-fine", "resolved")]
+    (problem,) = outcome.summary.problems
+    assert problem == f"gateway a-odd: whether connection {lost} was deleted could not be told"
+
+
+def test_the_same_trouble_with_the_store_is_told_once(world, monkeypatch):
+    """Though every run has a folder of its own to fail with."""
+    world.estate.add_gateway("shop").add_connection()
+    world.run()
+    put = LocalStore.put
+
+    def full(self: LocalStore, key: str, content: Any) -> None:
+        if key.startswith("runs/"):
+            raise StoreError(f"{self.locate(key)}: cannot be written: No space left on device")
+        put(self, key, content)
+
+    monkeypatch.setattr(LocalStore, "put", full)
+    for _ in range(3):
+        assert world.run().summary.exit_code == 4
+    monkeypatch.undo()
+    world.run()
+    headlines = [delivery.json()["data"]["headline"] for delivery in world.receiver.deliveries]
+    assert len(headlines) == 3
+    assert "No space left on device" in headlines[1]
+    assert headlines[2] == "working again; clean"

@@ -294,9 +294,9 @@ def test_a_connection_is_asked_for_by_its_id():
     estate.add_gateway("shut", gateway_id="shut")
     estate.fail(Forbidden(), gateway="shut", times=None)
     with api_of(estate) as api:
-        assert find_existing(api, "shop", [there.id, "00000000-dead"], 4) == {there.id: True, "00000000-dead": False}
+        assert find_existing(api, "shop", [there.id, "00000000-dead"], 4, 1) == {there.id: True, "00000000-dead": False}
         for name, expected in {"bare": False, "nowhere": False, "shut": None}.items():
-            assert find_existing(api, name, ["x"], 4) == {"x": expected}
+            assert find_existing(api, name, ["x"], 4, 1) == {"x": expected}
     assert {there.id, "00000000-dead"} <= {request.query.get("id") for request in estate.requests}
 
     class Deaf(FakeApi):
@@ -304,10 +304,10 @@ def test_a_connection_is_asked_for_by_its_id():
             return Page(self.sizes["total"], 1, (record("another"),))
 
     for total in (0, 1):
-        assert find_existing(Deaf({"total": total}), "shop", ["x"], 4) == {"x": None}
+        assert find_existing(Deaf({"total": total}), "shop", ["x"], 4, 1) == {"x": None}
 
 
-def test_asking_by_id_stops_after_the_first_that_cannot_be_told():
+def test_asking_by_id_ends_after_a_few_that_cannot_be_told():
     """The time is for the gateways that are still to be read."""
     asked = []
 
@@ -316,9 +316,10 @@ def test_asking_by_id_stops_after_the_first_that_cannot_be_told():
             asked.append(connection_id)
             raise ApiError("no")
 
-    answers = find_existing(Broken({}), "shop", [f"c{number}" for number in range(1000)], 4)
-    assert answers == {"c0": None}
+    names = [f"c{number}" for number in range(1000)]
+    assert find_existing(Broken({}), "shop", names, 4, 2) == {"c0": None, "c1": None}
     assert len(asked) < 100
+    assert find_existing(Broken({}), "shop", names, 4, 0) == {}
 
 
 def test_a_total_that_no_memory_holds_costs_neither_time_nor_memory():

@@ -103,6 +103,8 @@ def test_a_count_in_part_of_a_gateway_can_exceed_a_maximum_and_prove_nothing_els
     assert judged(most, reading_of("partial")) == (["accepted is 2; must be at most 1"], True)
     least = {"each": "gateway", "require": {"accepted": {"minimum": 9}}}
     assert judged(least, reading_of("partial")) == ([], False)
+    other = {"each": "gateway", "require": {"pending": {"maximum": {"field": "accepted"}}}}
+    assert judged(other, reading_of("partial")) == ([], False)
     mixed = {"each": "gateway", "when": {"pending": {"maximum": 1}}, "require": {"accepted": {"maximum": 1}}}
     assert judged(mixed, reading_of("partial")) == ([], False)
 

@@ -112,13 +112,24 @@ def test_what_becomes_less_severe_than_a_receiver_hears_of_is_not_called_resolve
 
 def test_regained_coverage_is_told():
     """Silence after a gap would leave the receiver in doubt."""
-    assert message(STANDING, told(LOST, KNOWN)).changes["gateways regained"] == 1
+    assert message(STANDING, told(LOST, KNOWN)).changes["gaps closed"] == 1
     assert message(CLEAN, told(IDLE, KNOWN)).changes["rules regained"] == 1
 
 
-def test_a_lost_gateway_that_is_gone_is_not_called_regained():
-    """Nobody read it."""
-    assert decide(told(LOST, KNOWN), replace(STANDING, extent=Extent([covered("g2")]))) is None
+def test_a_gap_is_closed_however_it_ends():
+    """Read again, deleted, no longer named, or the list of gateways itself: the next loss must be news again."""
+    for gap in (covered(state="not_covered"), covered(None, "not_covered")):
+        lost = told(replace(STANDING, extent=Extent([gap])), KNOWN)
+        after = message(replace(STANDING, extent=Extent([covered("g2")])), lost)
+        assert after.changes["gaps closed"] == 1
+        assert "not fully" not in after.headline
+
+
+def test_a_run_limited_by_rule_closes_no_gap():
+    """It asks for less, and a message after every other run would be noise."""
+    lost = told(LOST, KNOWN)
+    limited = replace(STANDING, extent=Extent([covered()], untouched=frozenset({"r2"})))
+    assert decide(lost, limited) is None
 
 
 def test_what_is_out_of_scope_is_neither_lost_nor_regained():
@@ -177,8 +188,8 @@ def test_a_message_carries_coverage_and_the_anchors_of_the_evidence():
 def test_a_run_that_could_do_nothing_is_told_once_and_its_end_too():
     """The same trouble is not said again; after it, even an unchanged truth is worth a message."""
 
-    def trouble(before: Told, text: str = "the store is gone") -> tuple[Message, Told] | None:
-        return trouble_message("file:///x", before, RUN_ID, NOW_TEXT, text)
+    def trouble(before: Told, kind: str = "unreadable") -> tuple[Message, Told] | None:
+        return trouble_message("file:///x", before, RUN_ID, NOW_TEXT, kind, "the store is gone")
 
     due = trouble(KNOWN)
     assert due is not None

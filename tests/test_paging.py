@@ -237,6 +237,19 @@ def test_what_was_seen_in_an_unstable_list_is_kept_in_its_latest_state():
     assert max(item.revision for item in listing.items if item.id == "i0") > 3 * READINGS - 3
 
 
+def test_the_last_reading_sees_all_that_an_ever_growing_list_shows():
+    """An insertion before every answer moves total and overlap at once; what is there is seen all the same."""
+    server = Server(_items(30), cap=10)
+
+    def growing(offset: int) -> Page[Item]:
+        server.items.insert(0, Item(f"new{len(server.requests)}"))
+        return server.page(offset)
+
+    listing = read_list(growing, lambda item: item.id)
+    assert listing.unstable
+    assert {f"i{number}" for number in range(25)} <= {item.id for item in listing.items}
+
+
 def test_items_without_identity_do_not_count_as_duplicates():
     """Two records without an id may look the same; each is kept."""
     page = Page(2, 2, (Item(""), Item("")))
