@@ -716,3 +716,40 @@ def test_the_same_trouble_with_the_store_is_told_once(world, monkeypatch):
     assert len(headlines) == 3
     assert "No space left on device" in headlines[1]
     assert headlines[2] == "working again; clean"
+
+
+class Crash(BaseException):
+    """The process ends here: nothing catches it."""
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("number", range(5))
+def test_a_crash_at_any_write_loses_nothing(world, monkeypatch, number, after):
+    """Readings, findings, manifest, commit, receiver's record, just before or just after: the next run goes on."""
+    shop = world.estate.add_gateway("shop")
+    shop.add_connections(2, status="failed")
+    world.run()
+    shop.add_connection(domain_id=STRANGER)
+    put, keys = LocalStore.put, []
+
+    def crashing(self: LocalStore, key: str, content: Any) -> None:
+        keys.append(key)
+        if after:
+            put(self, key, content)
+        if len(keys) == number + 1:
+            raise Crash
+        if not after:
+            put(self, key, content)
+
+    monkeypatch.setattr(LocalStore, "put", crashing)
+    with pytest.raises(Crash):
+        world.run()
+    monkeypatch.undo()
+    names = ["connections.ndjson.gz", "findings.ndjson.gz", "manifest.json", "latest.json", "default.json"]
+    assert [key.split("/")[-1] for key in keys] == names[: number + 1]
+    world.run()
+    committed = keys[-1] == "receivers/default.json" or (keys[-1] == "latest.json" and after)
+    assert sorted(world.statuses().values()) == sorted(["ongoing", "ongoing", "ongoing" if committed else "new"])
+    told = [(d.headers["webhook-id"], d.json()["data"]["changes"]["new"]) for d in world.receiver.deliveries]
+    assert [new for _, new in told] == ([2, 1, 1] if keys[-1] == "receivers/default.json" and not after else [2, 1])
+    assert len({delivery_id for delivery_id, _ in told}) == 2, "what is said again has the same id"
