@@ -81,7 +81,7 @@ def plan_reading(api: Api, wanted: Collection[str], known: Collection[Gateway]) 
         missing = {gateway.id: gateway for gateway in known}
         missing |= {gid: _unnamed(api, gid) for gid in wanted if gid not in missing}
         steps = [_decide(gateway, wanted, reason) for gateway in missing.values()]
-        return Plan(_sorted(steps), (_about_list(api, "not_covered", reason, error.request_id),))
+        return Plan(_sorted(steps), (_about_list(api, "not_covered", str(error), error.request_id),))
 
     listed = {gateway.id: gateway for gateway in listing.items}
     steps = [_step(gateway, wanted) for gid, gateway in listed.items() if gid]
@@ -96,7 +96,7 @@ def plan_reading(api: Api, wanted: Collection[str], known: Collection[Gateway]) 
     if listing.unstable:
         coverage.append(_about_list(api, "partial", listing.unstable))
     if "" in listed:
-        coverage.append(_about_list(api, "not_covered", "the list holds a gateway without an id"))
+        coverage.append(_about_list(api, "not_covered", "it holds a gateway without an id"))
     return Plan(_sorted(steps), tuple(coverage))
 
 

@@ -267,7 +267,7 @@ def test_a_gateway_with_an_unusable_id_is_said_to_be_uncovered():
         readings = list(read_gateways(api, plan.steps, 4))
     assert [(r.gateway.name, r.state) for r in readings] == [("evil", "not_covered")]
     assert "id cannot be used" in readings[0].reason
-    assert [entry.reason for entry in plan.coverage] == ["the list holds a gateway without an id"]
+    assert [entry.reason for entry in plan.coverage] == ["it holds a gateway without an id"]
     assert len(estate.requests) == 1
 
 
