@@ -113,7 +113,10 @@ def _attempt(telling: Telling, receiver: Receiver, message: Message, told: Told)
 
 
 def _load(store: Store, receiver: Receiver) -> Told:
-    """Read what a receiver was last told. A garbled record, or one of another URL, is none: all is told again."""
+    """Read what a receiver was last told. A garbled record is none: all is told again.
+
+    A new URL keeps what was told, but counts as never tried, so that a message proves the wire.
+    """
     new = Told(receiver.name, url=receiver.url_hash)
     text = read_object(store, _key(receiver))
     if text is None:
@@ -122,7 +125,9 @@ def _load(store: Store, receiver: Receiver) -> Told:
         told = msgspec.json.decode(text, type=Told)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return new
-    return told if told.url == receiver.url_hash else new
+    if told.url != receiver.url_hash:
+        told = msgspec.structs.replace(told, url=receiver.url_hash, told_at=None, gone=False)
+    return told
 
 
 def _key(receiver: Receiver) -> str:

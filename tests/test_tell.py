@@ -145,7 +145,10 @@ def test_a_new_url_is_a_new_wire(telling, sender):
     """Its first message is sent, though the receiver's name is known."""
     tell(telling, STANDING)
     moved = replace(telling, receivers=(replace(ONE, url="https://example.com/other"), TWO))
-    assert outcomes(tell(moved, STANDING)) == ["delivered", "nothing to tell"]
+    result = tell(moved, STANDING)
+    assert outcomes(result) == ["delivered", "nothing to tell"]
+    assert result.messages[0].changes["new"] == 0, "what was told before is not told as new"
+    assert outcomes(tell(moved, STANDING)) == ["nothing to tell", "nothing to tell"]
 
 
 @pytest.mark.parametrize("garbled", ['{"receiver":"one","findings":{"u1":"severe"}}', '{"receiver":1}', "[]"])
