@@ -165,7 +165,7 @@ class Transport:
 
 
 def _kind_of(status: int, code: str) -> type[ApiError]:
-    """Read the vendor's table of errors (see README, "What it does when the API fails")."""
+    """Read the vendor's table of errors (see README, "When the API fails")."""
     known: dict[int, type[ApiError]] = {401: CredentialsRefused, 403: Forbidden, 404: NotFound, 429: Throttled}
     if status in known:
         return known[status]
