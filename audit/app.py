@@ -10,6 +10,8 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from audit import __version__
 from audit.archive import (
     CONNECTIONS,
@@ -29,21 +31,24 @@ from audit.archive import (
 )
 from audit.collect import Step, find_existing, plan_reading, read_gateways
 from audit.errors import Overtaken, StoreError
-from audit.evaluate import Judge, observe
-from audit.model import Connection, Coverage, Finding, Gateway, GatewayKey, Reading
+from audit.evaluate import Judge
+from audit.model import BEHIND_ALL, Connection, Coverage, Finding, Gateway, GatewayKey, Reading
 from audit.notify import Standing
 from audit.outcome import ManifestRef, Outcome, Summary, Tally
-from audit.reconcile import Run, Slice, carry, reconcile, vanished
-from audit.ruleset.compiled import Bindings, BoundRule
+from audit.reconcile import Run, Slice, carry, keep, reconcile, resolve_in_estate, resolve_in_gateway, vanished
+from audit.ruleset.parse import WAIVER_EXPIRED, Rule, fields_in
+from audit.subjects import observe
 from audit.tell import Result, Telling, tell, tell_trouble
 from audit.text import describe_defect
 from audit.times import format_time
+from audit.waivers import WaiverUse, judge_waivers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from audit.collect import Api, Plan
+    from audit.evaluate import Verdict
     from audit.ruleset.load import RuleSet
 
 
@@ -114,6 +119,8 @@ def run_audit(job: Job, ports: Ports) -> Outcome:
             run_id=job.run_id,
             now=now,
             open=tally.open,
+            waived=tally.waived,
+            events=tally.events,
             worst=tally.worst,
             extent=tally.extent,
             problems=tally.problems,
@@ -138,26 +145,33 @@ def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None
             f"this machine's clock was set back: it says {now}, the previous run's {parent.manifest.now}; "
             "ages and dates of this run are not to be trusted"
         )
-    used, bound = _bind_rules(job)
-    tally.idle = frozenset(rule.id for rule in used if rule.not_evaluated)
-    tally.untouched = frozenset(rule.id for rule in job.rule_set.rules) - {rule.id for rule in used}
-    tally.problems += [f"rule {rule.id} was not evaluated: {rule.not_evaluated}" for rule in used if rule.not_evaluated]
+    scope = _choose_rules(job)
+    policy = job.rule_set.policy
+    tally.idle = frozenset(scope.idle)
+    tally.untouched = scope.untouched
+    reads = frozenset().union(*(rule.fields for rule in scope.rules), *(fields_in(w.match) for w in policy.waivers))
     line = _Line(
         job=job,
         api=ports.api,
         run=Run(
             run_id=job.run_id,
-            now=format_time(job.now),
-            selected=frozenset(rule.id for rule in used),
-            loaded=frozenset(rule.id for rule in job.rule_set.rules),
+            now=now,
+            selected=scope.selected,
+            loaded=frozenset({WAIVER_EXPIRED, *(rule.id for rule in job.rule_set.rules)}),
             all_rules=not job.rule_ids,
+            waivers=frozenset(waiver.id for waiver in policy.waivers if waiver.expires > now),
         ),
-        judge=Judge(bound),
-        permissions=any("gateway.permissions" in entry.rule.fields for entry in bound),
+        judge=Judge(scope.rules, policy, job.now),
+        permissions="gateway.permissions" in reads,
         tally=tally,
     )
     with LineWriter() as connections, LineWriter() as findings:
         line.stream(parent, ports.progress, connections, findings)
+        failed = {rule_id: f"it broke down on {where}" for rule_id, where in line.failed.items()}
+        tally.idle |= failed.keys()
+        tally.failed = frozenset(failed)
+        why = {**scope.idle, **failed}
+        tally.problems += [f"rule {name} was not evaluated: {text}" for name, text in {**scope.narrowed, **why}.items()]
         if job.dry_run:
             return None
         folder, store = folder_of(job.run_id), ports.archive.store
@@ -165,21 +179,43 @@ def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None
             connections.store_into(store, folder + CONNECTIONS),
             findings.store_into(store, folder + FINDINGS),
         ]
+    used = [
+        RuleUsed(rule.id, rule.sha256, why.get(rule.id, ""))
+        for rule in job.rule_set.select(job.rule_ids)
+        if rule.id not in scope.narrowed
+    ]
     manifest = _build_manifest(job, parent, tally, used, objects, format_time(ports.clock()))
     return ManifestRef(folder + "manifest.json", ports.archive.commit(manifest, parent))
 
 
-def _bind_rules(job: Job) -> tuple[list[RuleUsed], list[BoundRule]]:
-    """List the rules in scope, and bind those that can be evaluated to the values in force."""
-    used, bound = [], []
-    policy = job.rule_set.policy
+@dataclass(frozen=True)
+class _Scope:
+    """The rules of a run: those to evaluate, and why others are not, by id.
+
+    `idle` cannot be evaluated as things are; `narrowed` would need more gateways than the run is limited to.
+    """
+
+    rules: tuple[Rule, ...]
+    idle: Mapping[str, str]
+    narrowed: Mapping[str, str]
+    selected: frozenset[str]
+    untouched: frozenset[str]
+
+
+def _choose_rules(job: Job) -> _Scope:
+    rules, idle, narrowed = [], {}, {}
     for rule in job.rule_set.select(job.rule_ids):
-        empty = job.rule_set.empty_lists_of(rule)
-        why = f"not configured: list {', '.join(empty)} is empty in the policy" if empty else ""
-        used.append(RuleUsed(rule.id, rule.sha256, why))
-        if not empty:
-            bound.append(BoundRule(rule, Bindings(policy.params_of(rule), policy.lists, job.now)))
-    return used, bound
+        if job.gateways and rule.spans_gateways:
+            narrowed[rule.id] = "its groups may span gateways, and this run is limited to some"
+        elif empty := job.rule_set.empty_lists_of(rule):
+            idle[rule.id] = f"not configured: list {', '.join(empty)} is empty in the policy"
+        else:
+            rules.append(rule)
+    selected = frozenset({*idle, *(rule.id for rule in rules)})
+    untouched = frozenset(rule.id for rule in job.rule_set.rules) - selected
+    if not job.gateways and not job.rule_ids:
+        selected |= {WAIVER_EXPIRED}
+    return _Scope(tuple(rules), idle, narrowed, selected, untouched)
 
 
 def _build_manifest(
@@ -224,14 +260,19 @@ class _Line:
     permissions: bool
     tally: Tally
     doubts: list[str] = field(default_factory=list)
+    waivers: WaiverUse = field(default_factory=WaiverUse)
+    # Rules that broke down, and where first; rules that could not be evaluated somewhere.
+    failed: dict[str, str] = field(default_factory=dict)
+    not_everywhere: set[str] = field(default_factory=set)
 
     def stream(
         self, parent: StoredRun | None, progress: Progress, connections: LineWriter, findings: LineWriter
     ) -> None:
-        """Write every gateway's connections and findings, in sorted order."""
+        """Write every gateway's connections and findings, in sorted order, and then what spans gateways."""
         past_connections: Slices[Connection] = Slices(parent.connections() if parent else ())
         past_findings: Slices[Finding] = Slices(parent.findings() if parent else ())
-        plan = self._plan(parent.manifest.coverage if parent else ())
+        past = {(e.region, e.project_id, e.gateway_id): e for e in (parent.manifest.coverage if parent else ())}
+        plan = self._plan(list(past.values()))
         self.tally.coverage += plan.coverage
         progress.start(len(plan.steps))
         with closing(
@@ -241,15 +282,42 @@ class _Line:
                 key = reading.gateway.key
                 self._carry(past_findings, key, findings)
                 past_connections.skip_to(key)
-                rows, slice_, judged = self._assess(reading, past_connections.take(key), past_findings.take(key))
+                rows, slice_, entry, judged = self._assess(
+                    reading, past_connections.take(key), past_findings.take(key), past.get(key)
+                )
                 connections.write(rows)
-                findings.write(slice_.findings)
-                self.tally.add(slice_)
-                if entry := self._cover(judged, slice_):
+                self._write(slice_, findings)
+                if entry:
                     self.tally.coverage.append(entry)
                 progress.advance(judged)
-        self._carry(past_findings, None, findings)
+        self._carry(past_findings, BEHIND_ALL, findings)
+        self._write(self._conclude(past_findings.take(BEHIND_ALL), is_whole=not plan.coverage), findings)
+        past_findings.skip_to(None)
         past_connections.skip_to(None)
+
+    def _write(self, slice_: Slice, findings: LineWriter) -> None:
+        findings.write(slice_.findings)
+        self.tally.add(slice_)
+
+    def _conclude(self, past_findings: list[Finding], *, is_whole: bool) -> Slice:
+        """Judge what spans gateways; a run that is limited to some of them leaves that as it is."""
+        policy, is_whole = self.job.rule_set.policy, is_whole and not self.job.gateways
+        verdict = self.judge.judge_groups(is_whole=is_whole)
+        self._note(verdict, "the groups")
+        covered = is_whole and not self.tally.extent.has_gaps
+        judged = {rule_id for rule_id in self.run.selected if covered} - self.not_everywhere - self.tally.idle
+        report = judge_waivers(policy.waivers, self.waivers, self.job.now, judged, self.judge.about_changes)
+        self.tally.problems += report.notices
+        if self.job.gateways:
+            return keep(past_findings, self.run.now)
+        hits = {**verdict.hits, **(report.hits if self.run.covers(WAIVER_EXPIRED) else {})}
+        return reconcile(self.run, hits, past_findings, resolve_in_estate(self.run, verdict, report.unsure))
+
+    def _note(self, verdict: Verdict, where: str) -> None:
+        self.waivers.add(verdict.hits.values())
+        self.not_everywhere.update(verdict.unable)
+        for rule_id, defect in verdict.failed.items():
+            self.failed.setdefault(rule_id, f"{where}: {defect}")
 
     def _plan(self, past: Sequence[Coverage]) -> Plan:
         """Plan the reading; what the last run knew of another project or region is out of this one's scope."""
@@ -263,15 +331,17 @@ class _Line:
         elsewhere = [Step(g, Reading(g, "out_of_scope")) for g in known if (g.region, g.project_id) != here]
         return replace(plan, steps=tuple(sorted([*plan.steps, *elsewhere], key=lambda step: step.gateway.key)))
 
-    def _carry(self, past: Slices[Finding], key: GatewayKey | None, findings: LineWriter) -> None:
+    def _carry(self, past: Slices[Finding], key: GatewayKey, findings: LineWriter) -> None:
         for rows in past.before(key):
-            slice_ = carry(rows, self.run.now)
-            findings.write(slice_.findings)
-            self.tally.add(slice_)
+            self._write(carry(self.run, rows), findings)
 
     def _assess(
-        self, reading: Reading, past_connections: list[Connection], past_findings: list[Finding]
-    ) -> tuple[list[Connection], Slice, Reading]:
+        self,
+        reading: Reading,
+        past_connections: list[Connection],
+        past_findings: list[Finding],
+        past: Coverage | None,
+    ) -> tuple[list[Connection], Slice, Coverage | None, Reading]:
         """Judge one gateway: its connections to be written, its findings, and how far it was read after all."""
         gateway = reading.gateway
         before = {connection.key: connection for connection in past_connections}
@@ -280,12 +350,26 @@ class _Line:
         deleted: set[str] = set()
         if reading.is_whole and not reading.gone:
             reading, deleted = self._confirm(reading, vanished(past_findings, present))
-        slice_ = reconcile(self.run, reading, present, deleted, self.judge.judge(reading, rows), past_findings)
-        if not reading.is_whole:
+        complete_in = past.complete_in if past else None
+        verdict = self.judge.judge(reading, rows, before if complete_in else None)
+        if reading.state == "out_of_scope":
+            slice_ = keep(past_findings, self.run.now)
+        else:
+            self._note(verdict, f"gateway {gateway.name or gateway.id}")
+            resolve = resolve_in_gateway(self.run, reading, present, deleted, verdict)
+            slice_ = reconcile(self.run, verdict.hits, past_findings, resolve)
+        if reading.is_whole:
+            complete_in = self.job.run_id
+        else:
             # What was known and not read again stays, so that an outage does not restart clocks.
             rows += [connection for key, connection in before.items() if key not in present]
             rows.sort(key=lambda connection: connection.key)
-        return rows, slice_, reading
+        entry = self._cover(reading, slice_)
+        if entry:
+            was_read = reading.state in {"complete", "partial"}
+            unable = dict(sorted(verdict.unable.items())) if was_read else {}
+            entry = msgspec.structs.replace(entry, complete_in=complete_in, not_evaluated=unable)
+        return rows, slice_, entry, reading
 
     def _confirm(self, reading: Reading, missing: Sequence[str]) -> tuple[Reading, set[str]]:
         """Ask by id for connections that vanished; one that still answers means that the reading was not complete.

@@ -18,6 +18,7 @@ from audit.model import SEVERITIES
 from audit.outcome import NEVER
 from audit.render import console
 from audit.ruleset.cases import failing_cases
+from audit.ruleset.describe import explain_rule
 from audit.ruleset.load import load_rule_set
 from audit.ruleset.problems import nearest
 from audit.settings import OPTIONS, SETTINGS, Surroundings, load_rule_places, load_settings, load_store, parse_options
@@ -177,13 +178,13 @@ def _add_findings(verbs: _Verbs[_Parser]) -> None:
 
 
 def _add_rules(verbs: _Verbs[_Parser]) -> None:
-    example = "example:\n  python -m audit rules check ./my-rules"
-    parser = verbs.add_parser("rules", help="check rules and their own tests", epilog=example)
+    examples = "examples:\n  python -m audit rules check ./my-rules\n  python -m audit rules explain pending-too-long"
+    parser = verbs.add_parser("rules", help="check rules and their own tests, explain a rule", epilog=examples)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     check = actions.add_parser(
         "check",
         help="load every rule and the policy, and run the tests inside the rules",
-        epilog=example,
+        epilog="example:\n  python -m audit rules check ./my-rules\n\nexit codes:\n  0  sound\n  2  something is wrong",
     )
     check.add_argument(
         "RULES_DIR",
@@ -192,8 +193,17 @@ def _add_rules(verbs: _Verbs[_Parser]) -> None:
         default=argparse.SUPPRESS,
         help="default: AUDIT_RULES_DIR, or those shipped",
     )
+    check.add_argument("--format", choices=["text", "json"], default="text")
     _add_settings(check, "POLICY")
     check.set_defaults(verb=_check_rules)
+    explain = actions.add_parser(
+        "explain",
+        help="say a rule in English, with the values in force and where they come from",
+        epilog="example:\n  python -m audit rules explain pending-too-long --policy ./policy.json",
+    )
+    explain.add_argument("rule", metavar="RULE", help="the rule's id")
+    _add_settings(explain, "RULES_DIR", "POLICY")
+    explain.set_defaults(verb=_explain_rule)
 
 
 def _setting_flags(options: argparse.Namespace) -> dict[str, str]:
@@ -262,17 +272,33 @@ def _findings(options: argparse.Namespace) -> tuple[int, str]:
 
 
 def _check_rules(options: argparse.Namespace) -> tuple[int, str]:
+    try:
+        rule_set = load_rule_set(*load_rule_places(os.environ, _setting_flags(options)))
+    except UsageError as error:
+        if options.format == "text":
+            raise
+        return 2, _json({"rules": [], "failed": 0, "problems": error.problems})
+    results = [
+        {
+            "id": rule.id,
+            "cases": len(rule.cases),
+            "failing": failing_cases(rule),
+            "not_configured": rule_set.empty_lists_of(rule),
+        }
+        for rule in rule_set.rules
+    ]
+    failed = sum(1 for result in results if result["failing"])
+    code = 2 if failed else 0
+    if options.format == "json":
+        return code, _json({"rules": results, "failed": failed, "problems": []})
+    return code, console.render_check(results, failed)
+
+
+def _explain_rule(options: argparse.Namespace) -> tuple[int, str]:
     rule_set = load_rule_set(*load_rule_places(os.environ, _setting_flags(options)))
-    failing = {rule.id: failing_cases(rule) for rule in rule_set.rules}
-    lines = []
-    for rule in rule_set.rules:
-        lines.append(f"{'FAIL' if failing[rule.id] else 'ok  '}  {rule.id}: {console.count(len(rule.cases), 'case')}")
-        lines += [f"      {printable(problem)}" for problem in failing[rule.id]]
-        if empty := rule_set.empty_lists_of(rule):
-            lines.append(f"      not configured: list {', '.join(empty)} is empty in the policy")
-    failed = sum(map(bool, failing.values()))
-    lines.append(f"{console.count(len(failing), 'rule')}, {failed} failed\n")
-    return 2 if failed else 0, "\n".join(lines)
+    (rule,) = rule_set.select([options.rule])
+    text = explain_rule(rule, rule_set)
+    return 0, console.wrap(text) if _is_terminal(sys.stdout) else text
 
 
 def _json(value: object) -> str:

@@ -1,132 +1,224 @@
-"""Holds what was read against the rules: pure, one gateway at a time."""
+"""Holds what was read against the rules, one gateway at a time; only the groups that span gateways are remembered."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping  # noqa: TC003  (a dataclass field)
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from audit.model import Connection, build_uid
-from audit.ruleset.compiled import compile_rules
+from audit.model import ESTATE, FIRST_READING, Connection, GatewayRef, build_uid
+from audit.ruleset.compiled import Bindings, Check, compile_checks
 from audit.ruleset.explain import Explanation, explain
-from audit.ruleset.language import COUNTS, TRUE, Test
+from audit.ruleset.language import COUNTS, FALSE, Test
+from audit.ruleset.parse import fields_in
+from audit.ruleset.program import BoundRule, Program, find_broken
+from audit.subjects import Change, Scene, compare, count_groups, describe
+from audit.text import describe_defect
+from audit.times import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
-    from audit.model import EndpointConnection, Gateway, Reading
-    from audit.ruleset.compiled import BoundRule, Compiled
+    from audit.model import Gateway, Reading
     from audit.ruleset.parse import Rule
+    from audit.ruleset.policy import Policy, Waiver
+    from audit.ruleset.program import Subject
+    from audit.subjects import Groups
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A rule that one subject breaks; `connection` is the connection's key, None where it is about the gateway."""
+    """A rule that one subject breaks, as severe as it is there.
+
+    `connection` is a connection's key, `group` the fields that make a group; `gateway` is None where it is about no
+    single one. `waiver` is what excuses it; `matching` are the ids of all waivers that match, expired ones too.
+    """
 
     uid: str
     rule: Rule
+    gateway: GatewayRef | None
     connection: str | None
+    group: dict[str, Any] | None
     explanation: Explanation
-
-
-def observe(
-    gateway: Gateway, records: Iterable[EndpointConnection], previous: Mapping[str, Connection], run_id: str
-) -> list[Connection]:
-    """Place records in their gateway, sorted by key, each with the time since when it has had its status.
-
-    `previous` holds the last known reading of this gateway by connection key. At first sight that time is
-    `updated_at`; while the status stays, the earliest known one is kept, so that an unrelated update does not
-    restart the clock.
-    """
-    region, project_id, gateway_id = gateway.key
-    connections = []
-    for record in records:
-        since = record.updated_at
-        before = previous.get(record.id) if record.id is not None else None
-        if before is not None and before.status == record.status and before.status_since is not None:
-            since = before.status_since if since is None else min(since, before.status_since)
-        connections.append(
-            Connection(
-                region,
-                project_id,
-                gateway_id,
-                record.id,
-                record.marker_id,
-                record.created_at,
-                record.updated_at,
-                record.domain_id,
-                record.status,
-                since,
-                run_id,
-            )
-        )
-    connections.sort(key=lambda connection: connection.id or connection.key)
-    return connections
-
-
-def describe(reading: Reading) -> Gateway:
-    """Complete a gateway by what its reading tells of it."""
-    statuses = Counter(record.status for record in reading.connections)
-    return msgspec.structs.replace(
-        reading.gateway,
-        permissions=reading.permissions,
-        connections=len(reading.connections),
-        accepted=statuses["accepted"],
-        pending=statuses["pendingAcceptance"],
-    )
-
-
-def can_judge(rule: Rule, reading: Reading) -> bool:
-    """Say whether a reading is enough for a rule.
-
-    Permissions may be unreadable where connections are not. Of a gateway that was read in part, a count says only that
-    there are at least so many: enough for a maximum, for nothing else.
-    """
-    if reading.state not in {"complete", "partial"} or reading.gone:
-        return False
-    if reading.permissions is None and "gateway.permissions" in rule.fields:
-        return False
-    counts = {name for name in rule.fields if name.removeprefix("gateway.") in COUNTS}
-    if reading.is_whole or not counts:
-        return True
-    only = rule.require
-    is_maximum = isinstance(only, Test) and only.keyword == "maximum" and rule.fields == counts
-    return is_maximum and rule.when == TRUE and len(counts) == 1
+    waiver: Waiver | None = None
+    matching: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one gateway: hits by finding uid, and the ids of the rules that could be evaluated."""
+    """What came of one gateway, or of what spans gateways.
+
+    `hits` by finding uid. `evaluated` and `disabled` are ids of rules: those that could be evaluated, and those that
+    the policy turns off here. By id, `unable`: why others could not be, `failed`: the defect by which some broke down.
+    """
 
     hits: Mapping[str, Hit]
     evaluated: frozenset[str]
+    unable: Mapping[str, str] = field(default_factory=dict)
+    disabled: frozenset[str] = frozenset()
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+def why_not(rule: Rule, reading: Reading, *, is_known: bool) -> str:
+    """Say why a reading is not enough for a rule; "" where it is.
+
+    Permissions may be unreadable where connections are not. Of a gateway that was read in part, a count says only that
+    there are at least so many: enough for a maximum, for nothing else. `is_known`: there is an earlier reading to tell
+    changes by.
+    """
+    if reading.state not in {"complete", "partial"} or reading.gone:
+        return "the gateway was not read"
+    if rule.each == "change" and not is_known:
+        return FIRST_READING
+    if reading.permissions is None and "gateway.permissions" in rule.fields:
+        return "its permissions were not read"
+    counts_hold = reading.is_whole or not rule.fields & COUNTS or _is_maximum(rule)
+    return "" if counts_hold else "it was read in part, so that counts are too low"
+
+
+def _is_maximum(rule: Rule) -> bool:
+    """Whether a rule only sets a maximum to one count, so that what was not seen cannot make it pass."""
+    only = rule.require
+    is_maximum = isinstance(only, Test) and only.keyword == "maximum" and len(fields_in(only)) == 1
+    when = {f"gateway.{name}" if rule.each == "gateway" else name for name in fields_in(rule.when)}
+    return is_maximum and len(rule.fields & COUNTS) == 1 and not when & COUNTS
 
 
 class Judge:
-    """Holds readings against rules; each set of rules that occurs is compiled once."""
+    """Holds readings against rules, under a policy; each set of rules that is in force somewhere is compiled once."""
 
-    def __init__(self, rules: Sequence[BoundRule]) -> None:
+    def __init__(self, rules: Sequence[Rule], policy: Policy, now: datetime) -> None:
         self._rules = rules
-        self._compiled: dict[tuple[str, ...], Compiled] = {}
+        self._policy = policy
+        self._now = now
+        self.about_changes = frozenset(rule.id for rule in rules if rule.each == "change")
+        self._in_force: dict[tuple[int, ...], tuple[BoundRule, ...]] = {}
+        self._programs: dict[tuple[tuple[int, ...], frozenset[str]], Program] = {}
+        bindings = Bindings({}, policy.lists, now)
+        self._overrides = compile_checks([Check(override.match, FALSE, bindings) for override in policy.overrides])
+        self._waivers = {rule.id: tuple(w for w in policy.waivers if w.rule == rule.id) for rule in rules}
+        self._waive = {
+            rule.id: compile_checks([Check(w.match, FALSE, bindings) for w in waivers], groups=rule.each == "group")
+            for rule in rules
+            if (waivers := self._waivers[rule.id])
+        }
+        self._groups: dict[str, Groups] = {rule.id: {} for rule in rules if rule.spans_gateways}
+        # Ids of the rules about such groups for which some gateway was not read, or not as far as they need.
+        self._limited: set[str] = set()
 
-    def judge(self, reading: Reading, connections: Sequence[Connection]) -> Verdict:
-        """Evaluate every rule for which this reading is enough."""
-        gateway = describe(reading)
-        able = [bound for bound in self._rules if can_judge(bound.rule, reading)]
+    def judge(
+        self, reading: Reading, connections: Sequence[Connection], earlier: Mapping[str, Connection] | None = None
+    ) -> Verdict:
+        """Evaluate every rule for which this reading is enough.
+
+        `earlier`: the connections of the last complete reading by key, with what was seen since; None without one.
+        """
+        matching = tuple(number for _, number in self._overrides.find((None,), reading.gateway))
+        in_force = self._bind(matching)
+        unable = {bound.rule.id: why_not(bound.rule, reading, is_known=earlier is not None) for bound in in_force}
+        able = [bound for bound in in_force if not unable[bound.rule.id]]
+        changes: Iterable[Change] = ()
+        if self.about_changes and earlier is not None:
+            changes = compare(earlier, connections, is_whole=reading.is_whole)
+        hits, failed = self._evaluate(matching, able, Scene(describe(reading), connections, tuple(changes)))
+        evaluated = frozenset(bound.rule.id for bound in able) - failed.keys()
+        if not reading.gone:
+            self._limited |= self._groups.keys() - (evaluated if reading.is_whole else set())
+        disabled = frozenset(rule.id for rule in self._rules if rule.id not in unable)
+        unable |= dict.fromkeys(failed, "it broke down")
+        return Verdict(hits, evaluated, {name: why for name, why in unable.items() if why}, disabled, failed)
+
+    def judge_groups(self, *, is_whole: bool) -> Verdict:
+        """Evaluate, after all gateways, the rules about groups that span them.
+
+        Not `is_whole`: there may be gateways that nobody knows of. Where a gateway was not read completely, a group may
+        exceed a maximum, and nothing can be said to hold.
+        """
+        limited = self._limited if is_whole else self._groups.keys()
         hits: dict[str, Hit] = {}
-        for each, subjects in (("connection", connections), ("gateway", [gateway])):
-            compiled = self._compile([bound for bound in able if bound.rule.each == each])
-            for subject, number in compiled.find(subjects, gateway):
-                bound = compiled.rules[number]
-                connection = subject.key if each == "connection" else None
-                uid = build_uid(bound.rule.id, gateway.key, each, connection or gateway.id)
-                hits[uid] = Hit(uid, bound.rule, connection, explain(bound, subject, gateway))
-        return Verdict(hits, frozenset(bound.rule.id for bound in able))
+        failed: dict[str, str] = {}
+        for bound in self._bind(()):
+            rule = bound.rule
+            if rule.id not in self._groups or (rule.id in limited and not _is_maximum(rule)):
+                continue
+            try:
+                groups = find_broken(bound, self._groups[rule.id].values())
+                hits |= {hit.uid: hit for hit in (self._explain(bound, group, None) for group in groups)}
+            except Exception as error:  # noqa: BLE001  (one rule must not cost the others)
+                failed[rule.id] = describe_defect(error)
+        evaluated = self._groups.keys() - limited - failed.keys()
+        unable = dict.fromkeys(self._groups.keys() - evaluated, "not every gateway was read")
+        return Verdict(hits, frozenset(evaluated), unable, failed=failed)
 
-    def _compile(self, rules: Sequence[BoundRule]) -> Compiled:
-        key = tuple(bound.rule.id for bound in rules)
-        if key not in self._compiled:
-            self._compiled[key] = compile_rules(rules)
-        return self._compiled[key]
+    def _bind(self, matching: tuple[int, ...]) -> tuple[BoundRule, ...]:
+        """Bind the rules that apply where these overrides match to the values that are in force there."""
+        if matching not in self._in_force:
+            overrides = [self._policy.overrides[number] for number in matching]
+            applied = filter(None, (self._policy.apply(rule, overrides) for rule in self._rules))
+            lists, now = self._policy.lists, self._now
+            self._in_force[matching] = tuple(BoundRule(rule, Bindings(params, lists, now)) for rule, params in applied)
+        return self._in_force[matching]
+
+    def _evaluate(
+        self, matching: tuple[int, ...], able: Sequence[BoundRule], scene: Scene
+    ) -> tuple[dict[str, Hit], dict[str, str]]:
+        """Return hits by uid, and defects by rule; when a program breaks down, each of its rules is tried alone."""
+        key = (matching, frozenset(bound.rule.id for bound in able))
+        try:
+            if key not in self._programs:
+                self._programs[key] = Program(able)
+            return self._find_hits(self._programs[key], scene), {}
+        except Exception:  # noqa: BLE001  (which rule it was comes out below)
+            return self._evaluate_alone(able, scene)
+
+    def _evaluate_alone(self, rules: Iterable[BoundRule], scene: Scene) -> tuple[dict[str, Hit], dict[str, str]]:
+        hits: dict[str, Hit] = {}
+        failed: dict[str, str] = {}
+        for bound in rules:
+            try:
+                hits |= self._find_hits(Program([bound]), scene)
+            except Exception as error:  # noqa: BLE001  (one rule must not cost the others)
+                failed[bound.rule.id] = describe_defect(error)
+        return hits, failed
+
+    def _find_hits(self, program: Program, scene: Scene) -> dict[str, Hit]:
+        sighting = program.look(scene)
+        breaches = list(sighting.breaches)
+        for bound, members in sighting.members:
+            if not bound.rule.spans_gateways:
+                groups: Groups = {}
+                count_groups(bound.rule.keys, members, scene.gateway, groups)
+                breaches += [(bound, group) for group in find_broken(bound, groups.values())]
+        hits = [self._explain(bound, subject, scene.gateway) for bound, subject in breaches]
+        # Last, as nothing can fail any more that would count them twice.
+        for bound, members in sighting.members:
+            if bound.rule.spans_gateways:
+                count_groups(bound.rule.keys, members, scene.gateway, self._groups[bound.rule.id])
+        return {hit.uid: hit for hit in hits}
+
+    def _explain(self, bound: BoundRule, subject: Subject, gateway: Gateway | None) -> Hit:
+        rule = bound.rule
+        group = {key: subject[key] for key in rule.keys} if isinstance(subject, dict) else None
+        connection = subject.key if isinstance(subject, Connection | Change) else None
+        about = connection or (gateway.id if gateway else "")
+        if isinstance(subject, Change):
+            about = f"{about}:{subject.change}"
+        elif group is not None:
+            about = msgspec.json.encode(list(group.items())).decode()
+        waivers = self._waivers[rule.id]
+        find = self._waive[rule.id].find if waivers else None
+        matching = [waivers[number] for _, number in find((subject,), gateway)] if find else []
+        now = format_time(self._now)
+        return Hit(
+            uid=build_uid(rule.id, gateway.key if gateway else ESTATE, rule.each, about),
+            rule=rule,
+            gateway=GatewayRef(gateway.id, gateway.name, gateway.region, gateway.project_id) if gateway else None,
+            connection=connection,
+            group=group,
+            explanation=explain(bound, subject, gateway),
+            waiver=next((waiver for waiver in matching if waiver.expires > now), None),
+            matching=tuple(waiver.id for waiver in matching),
+        )

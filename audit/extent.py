@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from audit.model import FIRST_READING
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -31,9 +33,14 @@ class Extent:
         return any(entry.state in GAPS for entry in self.coverage)
 
     @property
+    def unknown_before(self) -> int:
+        """How many gateways there was no earlier reading of, so that rules about changes had nothing to compare."""
+        return sum(1 for entry in self.coverage if FIRST_READING in entry.not_evaluated.values())
+
+    @property
     def nothing_open(self) -> str:
         """What may be said where nothing is open."""
-        if self.has_gaps or self.idle:
+        if self.has_gaps or self.idle or self.unknown_before:
             return "nothing found in what could be judged"
         if not self.gateways("complete"):
             return "there is no gateway to judge"
@@ -48,6 +55,7 @@ class Extent:
             _count(self.gateways(*GAPS), "gateway not fully covered", "gateways not fully covered"),
             "" if all(entry.gateway_id for entry in self.coverage) else "the list of gateways not fully read",
             _count(len(self.idle), "rule not evaluated", "rules not evaluated"),
+            _count(self.unknown_before, "gateway with nothing to compare yet", "gateways with nothing to compare yet"),
         ]
         return [words for words in said if words]
 

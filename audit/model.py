@@ -17,10 +17,14 @@ OPEN = frozenset({"new", "ongoing", "reopened", "unverified"})
 # How the key of a connection without a usable id begins.
 NAMELESS = "sha256:"
 
+# Why a rule about changes is not evaluated on a gateway.
+FIRST_READING = "no earlier reading to compare with"
+
 Severity = Literal["info", "low", "medium", "high", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")
 CoverageState = Literal["complete", "partial", "not_covered", "out_of_scope"]
 FindingStatus = Literal["new", "ongoing", "reopened", "unverified", "waived", "resolved"]
+SubjectKind = Literal["connection", "change", "group", "gateway", "policy"]
 Resolution = Literal["fixed", "resource_deleted", "rule_removed", "event_over"]
 
 
@@ -52,6 +56,11 @@ class Gateway(msgspec.Struct, frozen=True):
     @property
     def key(self) -> GatewayKey:
         return GatewayKey(self.region, self.project_id, self.id)
+
+
+# What a finding is named by and where it stands where it is about no single gateway: behind all of them.
+ESTATE = GatewayKey("", "", "")
+BEHIND_ALL = GatewayKey("\U0010ffff", "", "")
 
 
 # JSON knows no bounds, NDJSON readers do: an integer beyond 64 bits is malformed.
@@ -126,7 +135,11 @@ class Reading:
 
 
 class Coverage(msgspec.Struct, frozen=True):
-    """How far one gateway was read; `gateway_id` is None for the list of gateways itself."""
+    """How far one gateway was read; `gateway_id` is None for the list of gateways itself.
+
+    `complete_in`: the run that last read all its connections, None where none did. `not_evaluated`: why rules that
+    were asked for could not be evaluated here, by id.
+    """
 
     region: str
     project_id: str
@@ -136,6 +149,8 @@ class Coverage(msgspec.Struct, frozen=True):
     reason: str
     connections: int
     request_id: str | None
+    complete_in: str | None = None
+    not_evaluated: dict[str, str] = {}
 
 
 class GatewayRef(msgspec.Struct, frozen=True):
@@ -156,7 +171,7 @@ class Finding(msgspec.Struct, frozen=True):
     severity: Severity
     status: FindingStatus
     resolution: Resolution | None
-    subject: Literal["connection", "change", "group", "gateway", "policy"]
+    subject: SubjectKind
     gateway: GatewayRef | None
     connection: str | None
     group: dict[str, str | int | None] | None
@@ -174,9 +189,9 @@ class Finding(msgspec.Struct, frozen=True):
 
     @property
     def gateway_key(self) -> GatewayKey:
-        """The place of the finding in the order of gateways; findings without a gateway come first."""
+        """The place of the finding in the order of gateways; findings about no single gateway come last."""
         ref = self.gateway
-        return GatewayKey("", "", "") if ref is None else GatewayKey(ref.region, ref.project_id, ref.id)
+        return BEHIND_ALL if ref is None else GatewayKey(ref.region, ref.project_id, ref.id)
 
     @property
     def is_open(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -22,16 +22,18 @@ if TYPE_CHECKING:
     from audit.model import Coverage
 
 MOST_FINDINGS = 20
+_HAPPENINGS = ("new", "more severe", "waiver ended", "resolved", "waived")
 _MOST_RESOLVED = 5
 
 
 class Told(msgspec.Struct, frozen=True):
     """`receivers/<name>.json`: what a receiver was last told.
 
-    `findings`: severity of each open finding by uid. `not_covered`: gateways that were not read completely,
-    `not_evaluated`: ids of rules. `trouble`: in short, why the last run could do nothing. `told_at` is None where
-    nothing was ever told, `failure` says why the last message that was due was not taken. `url` is a hash of where the
-    messages went; `gone`: it asked for no more of them.
+    `findings`: severity of each open finding by uid. `waived`: uids. `events`: the mark of each change by uid, so that
+    one which nobody took stays due when it is over; None before anything was tried. `not_covered`: gateways that were
+    not read completely, `not_evaluated`: ids of rules. `trouble`: in short, why the last run could do nothing.
+    `told_at` is None where nothing was ever told, `failure` says why the last message that was due was not taken.
+    `url` is a hash of where the messages went; `gone`: it asked for no more of them.
     """
 
     receiver: str
@@ -39,6 +41,8 @@ class Told(msgspec.Struct, frozen=True):
     told_at: str | None = None
     delivery_id: str = ""
     findings: dict[str, Severity] = {}
+    waived: list[str] = []
+    events: dict[str, str] | None = None
     not_covered: list[str] = []
     not_evaluated: list[str] = []
     trouble: str = ""
@@ -47,19 +51,34 @@ class Told(msgspec.Struct, frozen=True):
     gone: bool = False
 
 
+class Event(NamedTuple):
+    """A change that was found in this run (`is_open`) or is remembered; another one has another `mark`."""
+
+    severity: Severity
+    mark: str
+    is_open: bool
+
+    @classmethod
+    def of(cls, finding: Finding) -> Event:
+        return cls(finding.severity, f"{finding.last_seen} {finding.occurrences}", finding.is_open)
+
+
 @dataclass(frozen=True)
 class Standing:
     """What is true after a run, as far as receivers are concerned.
 
-    `open`: severity of every open finding by uid. `worst`: the findings worth naming, worst first, those resolved
-    now last. `manifest_location` says where the evidence is, `manifest_sha256` anchors it; both are empty for a dry
-    run. `store` names the deployment: two that tell the same to one receiver are told apart by it.
+    `open` and `waived`: severity of every such finding by uid, but for changes: those are `events`. `worst`: the
+    findings worth naming, worst first, those resolved now last. `manifest_location` says where the evidence is,
+    `manifest_sha256` anchors it; both are empty for a dry run. `store` names the deployment: two that tell the same to
+    one receiver are told apart by it.
     """
 
     store: str
     run_id: str
     now: str
     open: Mapping[str, Severity]
+    waived: Mapping[str, Severity]
+    events: Mapping[str, Event]
     worst: Sequence[Finding]
     extent: Extent
     problems: Sequence[str]
@@ -91,21 +110,35 @@ class Message:
 
 def decide(told: Told, standing: Standing, min_severity: str = "low") -> tuple[Message, Told] | None:
     """Build the message that is due and the record to keep once it was taken; None for silence."""
-    floor = SEVERITIES.index(min_severity)
+    floor = _rank(min_severity)
     record = Told(
         receiver=told.receiver,
         url=told.url,
         run_id=standing.run_id,
         told_at=standing.now,
-        findings={uid: severity for uid, severity in standing.open.items() if SEVERITIES.index(severity) >= floor},
+        findings={uid: severity for uid, severity in standing.open.items() if _rank(severity) >= floor},
+        waived=sorted(uid for uid, severity in standing.waived.items() if _rank(severity) >= floor),
+        events={uid: event.mark for uid, event in standing.events.items()},
         not_covered=_not_covered(told, standing.extent),
         not_evaluated=sorted(standing.extent.idle | (standing.extent.untouched & set(told.not_evaluated))),
     )
-    changes = _changes(told, record, standing)
+    known = told.events or {}
+    events = {uid for uid, e in standing.events.items() if _rank(e.severity) >= floor and e.mark != known.get(uid)}
+    changes = _changes(told, record, standing) | {"changes": len(events)}
     if told.told_at is not None and not any(changes.values()):
         return None
-    record = msgspec.structs.replace(record, delivery_id=_delivery_id(standing.store, told, record))
-    return _build(record, standing, changes, floor), record
+    marks = sorted(standing.events[uid].mark + uid for uid in events)
+    record = msgspec.structs.replace(record, delivery_id=_delivery_id(standing.store, told, record, marks))
+    fresh = events | (set(record.waived) - set(told.waived))
+    return _build(record, standing, changes, floor, fresh), record
+
+
+def begin(told: Told, standing: Standing) -> Told:
+    """Take changes that were over before a receiver was first tried as told."""
+    if told.events is not None:
+        return told
+    over = {uid: event.mark for uid, event in standing.events.items() if not event.is_open}
+    return msgspec.structs.replace(told, events=over)
 
 
 def trouble_message(
@@ -140,14 +173,16 @@ def _name(entry: Coverage) -> str:
 
 
 def _changes(told: Told, record: Told, standing: Standing) -> dict[str, int]:
-    before, after = told.findings, record.findings
+    before, after, excused = told.findings, record.findings, set(told.waived)
     worse = (uid for uid in after if uid in before and _rank(after[uid]) > _rank(before[uid]))
     return {
         "working again": int(bool(told.trouble)),
-        "new": len(after.keys() - before.keys()),
+        "new": len(after.keys() - before.keys() - excused),
+        "waiver ended": len(after.keys() & excused),
         "more severe": sum(1 for _ in worse),
         # Held against all that is open: what became less severe than this receiver hears of is not resolved.
-        "resolved": len(before.keys() - standing.open.keys()),
+        "resolved": len(before.keys() - standing.open.keys() - standing.waived.keys()),
+        "waived": len(set(record.waived) - excused),
         "gaps opened": len(set(record.not_covered) - set(told.not_covered)),
         "gaps closed": len(set(told.not_covered) - set(record.not_covered)),
         "rules lost": len(set(record.not_evaluated) - set(told.not_evaluated)),
@@ -159,17 +194,23 @@ def _rank(severity: str) -> int:
     return SEVERITIES.index(severity)
 
 
-def _delivery_id(store: str, told: Told, record: Told) -> str:
+def _delivery_id(store: str, told: Told, record: Told, events: Sequence[str] = ()) -> str:
     """Name what is told, after what was told before: repeated by a retry or a rerun, by nothing that comes later."""
-    news = [sorted(record.findings.items()), record.not_covered, record.not_evaluated, record.trouble]
+    news = [sorted(record.findings.items()), record.waived, events]
+    news += [record.not_covered, record.not_evaluated, record.trouble]
     resolved: Collection[str] = sorted(told.findings.keys() - record.findings.keys())
     return sha256(msgspec.json.encode([store, told.receiver, told.delivery_id, resolved, *news])).hexdigest()[:32]
 
 
-def _build(record: Told, standing: Standing, changes: Mapping[str, int], floor: int) -> Message:
+def _build(record: Told, standing: Standing, changes: Mapping[str, int], floor: int, fresh: Collection[str]) -> Message:
+    """Build the message. `fresh`: uids of changes and waived findings that were not told yet; others are not named."""
     counts = Counter(record.findings.values())
     by_severity = {severity: counts[severity] for severity in reversed(SEVERITIES) if counts[severity]}
-    worth_naming = [finding for finding in standing.worst if _rank(finding.severity) >= floor]
+    worth_naming = [
+        f
+        for f in standing.worst
+        if _rank(f.severity) >= floor and (f.uid in fresh or not (f.subject == "change" or f.status == "waived"))
+    ]
     resolved = [finding for finding in worth_naming if not finding.is_open][:_MOST_RESOLVED]
     named = [finding for finding in worth_naming if finding.is_open][: MOST_FINDINGS - len(resolved)]
     return Message(
@@ -181,7 +222,7 @@ def _build(record: Told, standing: Standing, changes: Mapping[str, int], floor: 
         changes=changes,
         open_by_severity=by_severity,
         findings=[*named, *resolved],
-        left_out=counts.total() - len(named),
+        left_out=counts.total() + sum(e.is_open for u, e in standing.events.items() if u in fresh) - len(named),
         problems=standing.problems,
         standing=standing,
     )
@@ -190,12 +231,14 @@ def _build(record: Told, standing: Standing, changes: Mapping[str, int], floor: 
 def _headline(changes: Mapping[str, int], by_severity: Mapping[Severity, int], standing: Standing, floor: str) -> str:
     """Say it in a line: what happened, what is open, what was not covered."""
     happened = ["working again"] * changes["working again"]
-    happened += [f"{changes[what]} {what}" for what in ("new", "more severe", "resolved") if changes[what]]
+    happened += [f"{changes[what]} {what}" for what in _HAPPENINGS if changes[what]]
+    happened += [f"{changes['changes']} change{'s' * (changes['changes'] > 1)}"] * bool(changes["changes"])
     if by_severity:
         counts = ", ".join(f"{count} {severity}" for severity, count in by_severity.items())
         state = f"{sum(by_severity.values())} open ({counts})"
     else:
         state = f"nothing open at or above {floor}" if standing.open else standing.extent.nothing_open
+        state = "nothing else open" if changes["changes"] and not standing.open else state
     return "; ".join(filter(None, [", ".join(happened), state, *standing.extent.shortfalls]))
 
 

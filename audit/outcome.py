@@ -12,6 +12,7 @@ import msgspec
 from audit.archive import Counts
 from audit.extent import Extent
 from audit.model import SEVERITIES, STATUSES, Coverage, Finding, Severity
+from audit.notify import Event
 
 if TYPE_CHECKING:
     from audit.notify import Message
@@ -72,6 +73,9 @@ class Tally:
     carried: int = 0
     idle: frozenset[str] = frozenset()
     untouched: frozenset[str] = frozenset()
+    failed: frozenset[str] = frozenset()
+    waived: dict[str, Severity] = field(default_factory=dict)
+    events: dict[str, Event] = field(default_factory=dict)
     open: dict[str, Severity] = field(default_factory=dict)
     coverage: list[Coverage] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -79,8 +83,13 @@ class Tally:
 
     def add(self, findings: Slice) -> None:
         for finding in findings.findings:
-            if finding.is_open:
+            if finding.subject == "change":
+                if finding.waiver is None:
+                    self.events[finding.uid] = Event.of(finding)
+            elif finding.is_open:
                 self.open[finding.uid] = finding.severity
+            elif finding.status == "waived":
+                self.waived[finding.uid] = finding.severity
             if finding.uid in findings.carried:
                 self.carried += 1
                 continue
@@ -124,6 +133,7 @@ class Tally:
             (bool(trouble), 4, trouble),
             (extent.has_gaps and not covered, 4, "nothing was covered"),
             (extent.has_gaps, 3, "something in scope was not covered"),
+            (bool(self.failed), 3, "a rule broke down"),
             (any(self.by_severity[severity] for severity in counting), 1, f"findings of severity {fail_on} or worse"),
             (any(self.by_severity.values()), 0, "no finding is as severe as --fail-on asks"),
         ]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec.structs import replace
 
-from audit.model import NAMELESS, Finding, GatewayRef, Reading, Resolution
+from audit.model import NAMELESS, Finding, FindingStatus, Reading, Resolution
+from audit.ruleset.parse import WAIVER_EXPIRED
 from audit.times import format_time, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from audit.evaluate import Hit, Verdict
 
@@ -21,13 +22,17 @@ REMEMBERED = timedelta(days=90)
 
 @dataclass(frozen=True)
 class Run:
-    """What reconciling needs to know of the run: rules by id, those `selected` (in scope) and those `loaded`."""
+    """What reconciling needs to know of the run: rules by id, those `selected` (in scope) and those `loaded`.
+
+    `waivers`: ids of those in force.
+    """
 
     run_id: str
     now: str
     selected: frozenset[str]
     loaded: frozenset[str]
     all_rules: bool
+    waivers: frozenset[str] = frozenset()
 
     def covers(self, rule_id: str) -> bool:
         """Whether a rule is in this run's scope; a rule that is no longer loaded is, where the run has all rules."""
@@ -36,57 +41,100 @@ class Run:
 
 @dataclass(frozen=True)
 class Slice:
-    """One gateway's findings after this run. `carried` counts those of `findings` that were out of scope."""
+    """Findings of one gateway, or of what spans gateways, after this run.
+
+    `carried` counts those of `findings` that were out of scope.
+    """
 
     findings: tuple[Finding, ...]
     carried: frozenset[str] = frozenset()
 
 
+# Says why a finding that was not found again is over; None where that is not known.
+Resolve: TypeAlias = "Callable[[Finding], Resolution | None]"
+
+
 def vanished(previous: Iterable[Finding], present: Collection[str]) -> list[str]:
-    """Name the connections with open findings that are not in the reading any more and can be asked for by id."""
-    names = {finding.connection for finding in previous if finding.is_open and finding.connection is not None}
+    """Name the connections with unresolved findings that are not in the reading any more and can be asked for by id."""
+    unresolved = (f for f in previous if f.subject == "connection" and f.status != "resolved")
+    names = {finding.connection for finding in unresolved if finding.connection is not None}
     return sorted(name for name in names - set(present) if not name.startswith(NAMELESS))
 
 
-def reconcile(
-    run: Run,
-    reading: Reading,
-    present: Collection[str],
-    deleted: Collection[str],
-    verdict: Verdict,
-    previous: Sequence[Finding],
-) -> Slice:
-    """Merge one gateway's hits with its previous findings. A rule that was not evaluated says neither yes nor no.
-
-    `present`: keys of the connections that were read; `deleted`: those of vanished connections that a query by id
-    proved gone. Absence resolves a finding only where the gateway was read completely.
-    """
-    if reading.state == "out_of_scope":
-        kept = _remembered(previous, run.now)
-        return Slice(tuple(kept), frozenset(finding.uid for finding in kept))
+def reconcile(run: Run, hits: Mapping[str, Hit], previous: Sequence[Finding], resolve: Resolve) -> Slice:
+    """Merge hits with the previous findings about the same gateway, or about no single one."""
     remembered = _remembered(previous, run.now)
     known = {finding.uid: finding for finding in remembered}
-    findings = [_found(run, reading, hit, known.get(hit.uid)) for hit in verdict.hits.values()]
+    findings = [_found(run, hit, known.get(hit.uid)) for hit in hits.values()]
     carried = set()
     for finding in remembered:
-        if finding.uid in verdict.hits:
+        if finding.uid in hits:
             continue
         if not run.covers(finding.rule_id):
             carried.add(finding.uid)
             findings.append(finding)
         elif finding.status == "resolved":
             findings.append(finding)
+        elif finding.subject == "change":
+            # It happened, and was told; whether the gateway could be read again has nothing to do with it.
+            findings.append(_close(run, finding, "event_over"))
+        elif (resolution := resolve(finding)) is not None:
+            findings.append(_close(run, finding, resolution))
+        elif not (finding.status == "waived" and finding.waiver and finding.waiver["id"] in run.waivers):
+            findings.append(replace(finding, status="unverified", waiver=None))
         else:
-            resolution = _resolve(run, reading, finding, present, deleted, verdict.evaluated)
-            findings.append(_not_found(run, finding, resolution))
+            findings.append(finding)
     findings.sort(key=lambda finding: (finding.rule_id, finding.connection or "", finding.uid))
     return Slice(tuple(findings), frozenset(carried))
 
 
-def carry(previous: Sequence[Finding], now: str) -> Slice:
+def resolve_in_gateway(
+    run: Run, reading: Reading, present: Collection[str], deleted: Collection[str], verdict: Verdict
+) -> Resolve:
+    """Say what absence means in one gateway: it resolves a finding only where the gateway was read completely.
+
+    `present`: keys of the connections that were read; `deleted`: those of vanished connections that a query by id
+    proved gone. A rule that was not evaluated says neither yes nor no.
+    """
+
+    def resolve(finding: Finding) -> Resolution | None:
+        if reading.gone:
+            return "resource_deleted"
+        if not reading.is_whole:
+            return None
+        if finding.rule_id not in run.loaded or finding.rule_id in verdict.disabled:
+            return "rule_removed"
+        about = finding.connection
+        if about in deleted:
+            return "resource_deleted"
+        is_there = about is None or about in present or about.startswith(NAMELESS)
+        return "fixed" if is_there and finding.rule_id in verdict.evaluated else None
+
+    return resolve
+
+
+def resolve_in_estate(run: Run, verdict: Verdict, unsure: Collection[str]) -> Resolve:
+    """Say what absence means for what spans gateways; `unsure`: expired waivers that may still be needed."""
+
+    def resolve(finding: Finding) -> Resolution | None:
+        if finding.rule_id == WAIVER_EXPIRED:
+            return None if finding.actual["id"] in unsure else "fixed"
+        if finding.rule_id not in run.loaded:
+            return "rule_removed"
+        return "fixed" if finding.rule_id in verdict.evaluated else None
+
+    return resolve
+
+
+def keep(previous: Sequence[Finding], now: str) -> Slice:
+    """Keep findings that are out of this run's scope as they are."""
+    kept = _remembered(previous, now)
+    return Slice(tuple(kept), frozenset(finding.uid for finding in kept))
+
+
+def carry(run: Run, previous: Sequence[Finding]) -> Slice:
     """Keep the findings of a gateway that nobody knows any more; all that is remembered of it is resolved."""
-    kept = [replace(f, status="unverified") if f.is_open else f for f in _remembered(previous, now)]
-    return Slice(tuple(kept))
+    return reconcile(run, {}, previous, lambda _finding: None)
 
 
 def _remembered(previous: Iterable[Finding], now: str) -> list[Finding]:
@@ -95,26 +143,25 @@ def _remembered(previous: Iterable[Finding], now: str) -> list[Finding]:
     return [finding for finding in previous if finding.resolved_at is None or finding.resolved_at >= limit]
 
 
-def _found(run: Run, reading: Reading, hit: Hit, before: Finding | None) -> Finding:
-    gateway = reading.gateway
-    status = "new" if before is None else "reopened" if before.status == "resolved" else "ongoing"
+def _found(run: Run, hit: Hit, before: Finding | None) -> Finding:
+    status: FindingStatus = "new" if before is None else "reopened" if before.status == "resolved" else "ongoing"
     return Finding(
         uid=hit.uid,
         rule_id=hit.rule.id,
         title=hit.rule.title,
         severity=hit.rule.severity,
-        status=status,  # type: ignore[arg-type]
+        status="waived" if hit.waiver else status,
         resolution=None,
-        subject="gateway" if hit.connection is None else "connection",
-        gateway=GatewayRef(gateway.id, gateway.name, gateway.region, gateway.project_id),
+        subject=hit.rule.each,
+        gateway=hit.gateway,
         connection=hit.connection,
-        group=None,
+        group=hit.group,
         message=hit.explanation.message,
         expected=hit.explanation.expected,
         actual=hit.explanation.actual,
         remediation=hit.rule.remediation,
         controls=dict(hit.rule.controls),
-        waiver=None,
+        waiver=hit.waiver.note if hit.waiver else None,
         first_seen=before.first_seen if before else run.now,
         last_seen=run.now,
         resolved_at=None,
@@ -123,29 +170,5 @@ def _found(run: Run, reading: Reading, hit: Hit, before: Finding | None) -> Find
     )
 
 
-def _resolve(
-    run: Run,
-    reading: Reading,
-    finding: Finding,
-    present: Collection[str],
-    deleted: Collection[str],
-    evaluated: Collection[str],
-) -> Resolution | None:
-    """Say why an open finding that was not found again is over; None where that is not known."""
-    if reading.gone:
-        return "resource_deleted"
-    if not reading.is_whole:
-        return None
-    if finding.rule_id not in run.loaded:
-        return "rule_removed"
-    about = finding.connection
-    if about in deleted:
-        return "resource_deleted"
-    is_there = about is None or about in present or about.startswith(NAMELESS)
-    return "fixed" if is_there and finding.rule_id in evaluated else None
-
-
-def _not_found(run: Run, finding: Finding, resolution: Resolution | None) -> Finding:
-    if resolution is None:
-        return replace(finding, status="unverified")
+def _close(run: Run, finding: Finding, resolution: Resolution) -> Finding:
     return replace(finding, status="resolved", resolution=resolution, resolved_at=run.now, run_id=run.run_id)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from audit.errors import DeliveryError, StoreError
-from audit.notify import Message, Standing, Told, decide, trouble_message
+from audit.notify import Message, Standing, Told, begin, decide, trouble_message
 from audit.outcome import Delivery
 from audit.store import read_object
 
@@ -53,6 +53,7 @@ def tell(telling: Telling, standing: Standing) -> Result:
         except StoreError as error:
             result.deliveries.append(Delivery(receiver.name, "failed", str(error)))
             continue
+        told = begin(told, standing)
         _tell_one(telling, receiver, told, decide(told, standing, receiver.min_severity), result, keep=True)
     return result
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audit.model import Connection, Gateway
-from audit.ruleset.compiled import Bindings, BoundRule, compile_rules
+from audit.ruleset.compiled import Bindings
 from audit.ruleset.language import CONNECTION_STATUSES
 from audit.ruleset.load import RuleSet, load_rule_set
+from audit.ruleset.program import BoundRule
+from tests.builders import compile_rules
 from tests.test_rules_oracle import DIALECT, Values, desugar
 
 if TYPE_CHECKING:

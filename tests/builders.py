@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from audit.model import Connection, EndpointConnection, Finding, Gateway, GatewayRef, build_uid
+from audit.ruleset.compiled import compile_checks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from audit.ruleset.compiled import Compiled
+    from audit.ruleset.program import BoundRule
 
 NOW = datetime(2026, 11, 22, 8, 15, tzinfo=timezone.utc)
 NOW_TEXT = "2026-11-22T08:15:00Z"
@@ -68,3 +75,8 @@ def finding(rule_id: str = "r1", connection_id: str = "c1", on: Gateway = GATEWA
     }
     uid = build_uid(rule_id, on.key, "connection", connection_id)
     return Finding(uid=uid, rule_id=rule_id, **{**values, **fields})
+
+
+def compile_rules(rules: Sequence[BoundRule]) -> Compiled:
+    """Fuse rules about one kind of subject, as a program does."""
+    return compile_checks([bound.check for bound in rules])

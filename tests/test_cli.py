@@ -135,9 +135,13 @@ def findings(estate):
 
 def test_0_clean(estate, audit):
     estate.add_gateway("billing", permissions=[f"iam:domain::{DOMAIN_ID}"]).add_connection()
+    first = audit("run")
+    assert (first.code, first.err) == (0, "")
+    assert "          not evaluated on 1 gateway, no earlier reading to compare with: " in first.out
+    assert first.out.endswith("exit code 0: nothing found in what could be judged\n")
     ran = audit("run")
     assert (ran.code, ran.err) == (0, "")
-    assert "coverage  1 of 1 gateway read completely, 1 connection\n" in ran.out
+    assert "coverage  1 of 1 gateway read completely, 1 connection\nfindings" in ran.out
     assert ran.out.endswith("exit code 0: clean\n")
 
 
@@ -436,7 +440,49 @@ def test_a_rule_with_a_typo_is_an_error_with_its_place(audit, tmp_path):
     assert 'no-failed-connections.json#/requires: unknown key "requires"; did you mean "require"?' in ran.err
 
 
-@pytest.mark.parametrize("words", [(), ("run",), ("findings",), ("rules",), ("rules", "check")])
+def test_checked_rules_as_json(audit, tmp_path):
+    """The same, for scripts; what keeps the rules from being read is in it too."""
+    rules = build_rules(tmp_path / "rules", require={"status": {"not": "accepted"}})
+    ran = audit("rules", "check", str(rules), "--format", "json", AUDIT_POLICY="")
+    assert (ran.code, ran.err) == (2, "")
+    assert json.loads(ran.out) == {
+        "rules": [
+            {
+                "id": "no-failed-connections",
+                "cases": 4,
+                "failing": [
+                    'case 0 "failed": expected finding, came out as pass',
+                    'case 1 "accepted": expected pass, came out as finding',
+                ],
+                "not_configured": [],
+            }
+        ],
+        "failed": 1,
+        "problems": [],
+    }
+    (rules / "broken.json").write_text("{")
+    ran = audit("rules", "check", str(rules), "--format", "json", AUDIT_POLICY="")
+    (problem,) = json.loads(ran.out)["problems"]
+    assert (ran.code, ran.err) == (2, "")
+    assert problem.endswith(
+        "broken.json: not JSON: Expecting property name enclosed in double quotes at line 1, column 2"
+    )
+
+
+def test_a_rule_is_explained(audit, tmp_path):
+    """In English, with the values in force; a name that is nearly right is set right."""
+    ran = audit("rules", "explain", "pending-too-long")
+    assert ran.code == 0
+    assert "For each connection where status is" in ran.out
+    rules = build_rules(tmp_path / "rules", title="\x1b[31mred")
+    ran = audit("rules", "explain", "no-failed-connections", "--rules-dir", str(rules), AUDIT_POLICY="")
+    assert ran.out.startswith("no-failed-connections: \\x1b[31mred\n")
+    ran = audit("rules", "explain", "pending-to-long")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == 'audit: there is no rule "pending-to-long"; did you mean "pending-too-long"?\n'
+
+
+@pytest.mark.parametrize("words", [(), ("run",), ("findings",), ("rules",), ("rules", "check"), ("rules", "explain")])
 def test_every_verb_has_help_with_an_example(words, capsys):
     with pytest.raises(SystemExit) as left:
         main([*words, "--help"])

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from audit.evaluate import Judge, observe
+from audit.evaluate import Judge
 from audit.model import Reading, build_uid
-from audit.ruleset.compiled import Bindings, BoundRule
 from audit.ruleset.parse import parse_rule
+from audit.ruleset.policy import Policy
 from audit.ruleset.problems import Place
+from audit.subjects import observe
 from tests.builders import GATEWAY, NOW, RUN_ID, connection, record
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def judged(rule: dict[str, Any], reading: Reading, rows=()) -> tuple[list[str], 
         {"id": "r1", "title": "t", "severity": "low", "tests": cases, **rule}, Place("r1", problems), "r1"
     )
     assert parsed, problems
-    verdict = Judge([BoundRule(parsed, Bindings({}, {}, NOW))]).judge(reading, rows)
+    verdict = Judge([parsed], Policy(), NOW).judge(reading, rows)
     return [hit.explanation.message for hit in verdict.hits.values()], verdict.evaluated == {"r1"}
 
 
@@ -135,7 +136,7 @@ def test_a_hit_names_rule_connection_and_reason():
         "r1",
     )  # fmt: skip
     assert rule, problems
-    judge = Judge([BoundRule(rule, Bindings({}, {}, NOW))])
+    judge = Judge([rule], Policy(), NOW)
     rows = [connection("c1"), connection("c2", domain_id="d2"), connection(None, domain_id=None)]
     hits = judge.judge(Reading(GATEWAY, "complete"), rows).hits
     nameless = connection(None, domain_id=None).key

@@ -18,7 +18,8 @@ def covered(gateway_id: str | None = "g1", state="complete") -> Coverage:
 
 
 STANDING = Standing(
-    store="file:///x", run_id=RUN_ID, now=NOW_TEXT, open={"u1": "high", "u2": "low"}, worst=[finding()],
+    store="file:///x", run_id=RUN_ID, now=NOW_TEXT, open={"u1": "high", "u2": "low"}, waived={}, events={},
+    worst=[finding()],
     extent=Extent([covered()]), problems=[], manifest_location="/x/manifest.json", manifest_sha256="ab" * 32,
 )  # fmt: skip
 FIRST = Told("default")

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from audit.evaluate import Hit, Verdict
-from audit.model import Finding, Reading, build_uid
-from audit.reconcile import Run, carry, reconcile, vanished
+from audit.model import Finding, GatewayRef, Reading, build_uid
+from audit.reconcile import Run, Slice, carry, keep, reconcile, resolve_in_gateway, vanished
 from audit.ruleset.explain import Explanation
 from audit.ruleset.language import TRUE
 from audit.ruleset.parse import Rule
@@ -18,21 +18,31 @@ from tests.builders import GATEWAY, NOW_TEXT, RUN_ID, finding
 
 RULE = Rule(
     id="r1", title="new title", severity="high", description="", remediation="new advice", controls={"F": ["1"]},
-    params={}, each="connection", when=TRUE, require=TRUE, require_json=True, cases=(),
+    params={}, each="connection",
+    keys=(), when=TRUE, require=TRUE, require_json=True, cases=(),
 )  # fmt: skip
 RUN = Run(RUN_ID, NOW_TEXT, frozenset({"r1"}), frozenset({"r1"}), all_rules=True)
+REF = GatewayRef(GATEWAY.id, GATEWAY.name, GATEWAY.region, GATEWAY.project_id)
 COMPLETE = Reading(GATEWAY, "complete")
 RESOLVED: dict[str, Any] = {"status": "resolved", "resolution": "fixed", "resolved_at": "2026-11-21T08:15:00Z"}
 
 
 def hits(*connections: str, evaluated=("r1", "r2", "gone-rule")) -> Verdict:
     explanation = Explanation("why", {"expected": 1}, {"actual": 2})
-    found = [Hit(build_uid("r1", GATEWAY.key, "connection", name), RULE, name, explanation) for name in connections]
+    found = [
+        Hit(build_uid("r1", GATEWAY.key, "connection", name), RULE, REF, name, None, explanation)
+        for name in connections
+    ]
     return Verdict({hit.uid: hit for hit in found}, frozenset(evaluated))
 
 
+def merge(run: Run, reading: Reading, present: set[str], deleted: set[str], verdict: Verdict, previous: Any) -> Slice:
+    """What became of a gateway's findings."""
+    return reconcile(run, verdict.hits, previous, resolve_in_gateway(run, reading, present, deleted, verdict))
+
+
 def one(run=RUN, reading=COMPLETE, *, present=("c1",), deleted=(), found=(), previous=()) -> Finding:
-    findings = reconcile(run, reading, set(present), set(deleted), hits(*found), previous).findings
+    findings = merge(run, reading, set(present), set(deleted), hits(*found), previous).findings
     assert len(findings) == 1
     return findings[0]
 
@@ -108,12 +118,12 @@ def test_a_gateway_that_is_gone_takes_its_connections_along():
 def test_a_finding_out_of_scope_stays_to_the_letter():
     """Another gateway or another rule than this run's: carried over and counted as such."""
     known = [finding(status="ongoing"), finding("r2", status="new"), finding("r3", **RESOLVED)]
-    slice_ = reconcile(RUN, replace(COMPLETE, state="out_of_scope"), set(), set(), hits(), known)
+    slice_ = keep(known, NOW_TEXT)
     assert sorted(slice_.findings, key=lambda f: f.rule_id) == known
     assert slice_.carried == {f.uid for f in known}
 
     limited = Run(RUN_ID, NOW_TEXT, frozenset({"r1"}), frozenset({"r1", "r2"}), all_rules=False)
-    slice_ = reconcile(limited, COMPLETE, {"c1"}, set(), hits(), known)
+    slice_ = merge(limited, COMPLETE, {"c1"}, set(), hits(), known)
     by_rule = {f.rule_id: f for f in slice_.findings}
     assert by_rule["r1"].status == "resolved"
     assert by_rule["r2"] == known[1]
@@ -130,7 +140,7 @@ def test_a_rule_that_is_gone_resolves_its_findings_in_a_full_run():
 
 def test_a_rule_that_is_not_configured_says_neither_yes_nor_no():
     """Its findings are unverified until it is evaluated again."""
-    (seen,) = reconcile(RUN, COMPLETE, {"c1"}, set(), hits(evaluated=()), [finding()]).findings
+    (seen,) = merge(RUN, COMPLETE, {"c1"}, set(), hits(evaluated=()), [finding()]).findings
     assert seen.status == "unverified"
 
 
@@ -139,14 +149,14 @@ def test_resolved_findings_are_remembered_for_ninety_days():
     kept = finding(**{**RESOLVED, "resolved_at": "2026-08-24T08:15:00Z"})
     assert one(previous=[kept]) == kept
     forgotten = finding(**{**RESOLVED, "resolved_at": "2026-08-24T08:14:59Z"})
-    assert reconcile(RUN, COMPLETE, {"c1"}, set(), hits(), [forgotten]).findings == ()
+    assert merge(RUN, COMPLETE, {"c1"}, set(), hits(), [forgotten]).findings == ()
 
 
 def test_findings_come_out_in_one_order_whatever_the_order_they_went_in():
     """By rule, then connection: runs can be compared line by line."""
     previous = [finding("r2", "c2"), finding("r1", "c9"), finding("r2", "c1")]
-    forwards = reconcile(RUN, COMPLETE, {"c1"}, set(), hits("c5", "c3"), previous).findings
-    backwards = reconcile(RUN, COMPLETE, {"c1"}, set(), hits("c3", "c5"), previous[::-1]).findings
+    forwards = merge(RUN, COMPLETE, {"c1"}, set(), hits("c5", "c3"), previous).findings
+    backwards = merge(RUN, COMPLETE, {"c1"}, set(), hits("c3", "c5"), previous[::-1]).findings
     assert forwards == backwards
     assert [(f.rule_id, f.connection) for f in forwards] == [
         ("r1", "c3"), ("r1", "c5"), ("r1", "c9"), ("r2", "c1"), ("r2", "c2"),
@@ -165,4 +175,4 @@ def test_vanished_names_open_connections_that_can_be_asked_for():
 def test_findings_of_a_gateway_that_nobody_knows_are_carried():
     """What is open there is unverified, never dropped."""
     known = [finding(), finding("r2", **RESOLVED)]
-    assert carry(known, NOW_TEXT).findings == (msgspec.structs.replace(known[0], status="unverified"), known[1])
+    assert carry(RUN, known).findings == (msgspec.structs.replace(known[0], status="unverified"), known[1])

@@ -9,10 +9,12 @@ import msgspec
 import pytest
 
 from audit.model import Connection, Gateway
-from audit.ruleset.compiled import Bindings, BoundRule, compile_rules
+from audit.ruleset.compiled import Bindings
 from audit.ruleset.explain import Explanation, explain
 from audit.ruleset.parse import parse_rule
 from audit.ruleset.problems import Place
+from audit.ruleset.program import BoundRule
+from tests.builders import compile_rules
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 GATEWAY = Gateway("cn-north-4", "p1", "g1", "prod-billing", "Running")

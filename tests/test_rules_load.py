@@ -27,6 +27,12 @@ RULE: dict[str, Any] = {
 }
 POLICY: dict[str, Any] = {"lists": {"known": ["d1"]}, "params": {"one": {"wait": "PT4H"}}}
 
+KNOWN: dict[str, Any] = {"lists": {"known": ["d1"]}}
+WAIVER: dict[str, Any] = {
+    "id": "w", "rule": "one", "match": {"domain_id": "d1"}, "reason": "why", "approved_by": "me",
+    "expires": "2026-12-31T00:00:00Z",
+}  # fmt: skip
+
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
@@ -56,7 +62,10 @@ def test_rules_come_sorted_with_the_policy_of_the_site(rules):
     assert loaded.rules[0].sha256 == sha256((rules / "one.json").read_bytes()).hexdigest()
     assert loaded.policy.sha256 == sha256((rules / "policy.json").read_bytes()).hexdigest()
     assert loaded.policy.lists == {"known": ("d1",)}
-    assert [loaded.policy.params_of(rule) for rule in loaded.rules] == [{"wait": "PT4H"}, {"wait": "PT24H"}]
+    assert [loaded.policy.apply(rule) for rule in loaded.rules] == [
+        (loaded.rules[0], {"wait": "PT4H"}),
+        (loaded.rules[1], {"wait": "PT24H"}),
+    ]
 
 
 def test_rules_are_selected_by_id(rules):
@@ -167,7 +176,7 @@ def test_a_broken_policy_does_not_make_every_list_missing(rules):
     ("policy", "expected"),
     [
         ({"lists": {"known": ["d1"]}, "parms": {}}, ['#/parms: unknown key "parms"; did you mean "params"?']),
-        ({"lists": {"known": []}, "waivers": []}, ['#/waivers: unknown key "waivers"; known: $schema, lists, params']),
+        ({"lists": {"known": []}, "waiver": []}, ['#/waiver: unknown key "waiver"; did you mean "waivers"?']),
         ({"lists": []}, ["#/lists: an object from list to values is wanted, not an empty array"]),
         ({"lists": {"known": "d1"}}, ["#/lists/known: an array of texts is wanted, not a text"]),
         ({"lists": {"known": ["d1", "d2", "d1"]}}, ['#/lists/known/2: "d1" stands twice in this list']),
@@ -183,6 +192,83 @@ def test_a_broken_policy_does_not_make_every_list_missing(rules):
                 f'#/lists: rule "{name}" reads the list "known", which is missing; did you mean "knwon"?'
                 for name in ("one", "two")
             ],
+        ),
+        (KNOWN | {"overrides": {}}, ["#/overrides: an array is wanted, not an empty object"]),
+        (KNOWN | {"overrides": [5]}, ["#/overrides/0: an object is wanted, not a whole number"]),
+        (KNOWN | {"overrides": [{"disable": ["one"]}]}, ['#/overrides/0: "match" is missing']),
+        (
+            KNOWN | {"overrides": [{"match": {"gateway.name": "x"}}]},
+            ['#/overrides/0: it changes nothing; give it "params", "severity" or "disable"'],
+        ),
+        (
+            KNOWN | {"overrides": [{"match": True, "params": {"one": {}}}]},
+            ['#/overrides/0: it changes nothing; give it "params", "severity" or "disable"'],
+        ),
+        (
+            KNOWN | {"overrides": [{"match": True, "disable": [5]}]},
+            ["#/overrides/0/disable/0: a text without blanks around it is wanted"],
+        ),
+        (
+            KNOWN | {"overrides": [{"match": True, "params": 5}]},
+            ["#/overrides/0/params: an object from rule to parameters is wanted, not a whole number"],
+        ),
+        (
+            KNOWN | {"overrides": [{"match": {"gateway.pending": 1}, "disable": ["one"]}]},
+            ['#/overrides/0/match/gateway.pending: unknown field "gateway.pending"; did you mean "gateway.id"?'],
+        ),
+        (
+            KNOWN | {"overrides": [{"match": {"gateway.name": {"like": {"param": "wait"}}}, "disable": ["one"]}]},
+            ["#/overrides/0/match/gateway.name/like/param: a policy has no parameters; write the value or name a list"],
+        ),
+        (
+            KNOWN | {"overrides": [{"match": False, "disable": ["one"]}]},
+            ["#/overrides/0/match: it matches nothing"],
+        ),
+        (
+            KNOWN | {"overrides": [{"match": True, "disable": ["oen"], "severity": {"two": "hihg"}}]},
+            [
+                '#/overrides/0/severity/two: "hihg" is none of info, low, medium, high, critical; did you mean "high"?',
+                '#/overrides/0/disable/0: there is no rule "oen"; did you mean "one"?',
+            ],
+        ),
+        (
+            KNOWN | {"overrides": [{"match": True, "params": {"one": {"wiat": "PT1H"}}}]},
+            ['#/overrides/0/params/one/wiat: unknown parameter "wiat"; did you mean "wait"?'],
+        ),
+        (
+            KNOWN | {"overrides": [{"match": {"gateway.name": {"enum": {"list": "knwon"}}}, "disable": ["one"]}]},
+            ['#/lists: override 0 reads the list "knwon", which is missing; did you mean "known"?'],
+        ),
+        (
+            KNOWN | {"waivers": [{"id": "w", "rule": "one"}]},
+            [f'#/waivers/0: "{key}" is missing' for key in ("match", "reason", "approved_by", "expires")],
+        ),
+        (KNOWN | {"waivers": [WAIVER | {"match": {"not": True}}]}, ["#/waivers/0/match: it matches nothing"]),
+        (KNOWN | {"waivers": [WAIVER, WAIVER]}, ['#/waivers/1/id: "w" is the id of an earlier waiver']),
+        (
+            KNOWN | {"waivers": [WAIVER | {"expires": "2026-12-31"}]},
+            ['#/waivers/0/expires: a time such as "2026-12-31T00:00:00Z" is wanted, not "2026-12-31"'],
+        ),
+        (KNOWN | {"waivers": [WAIVER | {"reason": " "}]}, ["#/waivers/0/reason: a text that says something is wanted"]),
+        (
+            KNOWN | {"waivers": [WAIVER | {"rule": "oen"}]},
+            ['#/waivers/0/rule: there is no rule "oen"; did you mean "one"?'],
+        ),
+        (
+            KNOWN | {"waivers": [WAIVER | {"match": {"domain": "d1"}}]},
+            ['#/waivers/0/match/domain: unknown field "domain"; did you mean "domain_id"?'],
+        ),
+        (
+            KNOWN | {"waivers": [WAIVER | {"match": {}}]},
+            ["#/waivers/0/match: an empty object says nothing; write true or leave it out"],
+        ),
+        (
+            KNOWN | {"waivers": [WAIVER | {"match": {"domain_id": {"enum": {"list": "friends"}}}}]},
+            ['#/lists: waiver "w" reads the list "friends", which is missing'],
+        ),
+        (
+            KNOWN | {"waivers": [WAIVER | {"aproved_by": "me"}]},
+            ['#/waivers/0/aproved_by: unknown key "aproved_by"; did you mean "approved_by"?'],
         ),
         ({}, [f'#/lists: rule "{name}" reads the list "known", which is missing' for name in ("one", "two")]),
     ],

@@ -16,7 +16,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import HealthCheck, Phase, find, given, reject, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 from jsonschema import Draft202012Validator, ValidationError
@@ -24,18 +24,20 @@ from jsonschema.validators import extend
 
 from audit.model import Connection, Gateway
 from audit.ruleset import compiled, schema
-from audit.ruleset.compiled import Bindings, BoundRule, compile_rules
-from audit.ruleset.language import CONNECTION_STATUSES, KEYWORDS, SUBJECTS, AnyOf, Field
+from audit.ruleset.compiled import Bindings
+from audit.ruleset.language import CHANGES, CONNECTION_STATUSES, KEYWORDS, SUBJECTS, AnyOf, Field, required_of
 from audit.ruleset.parse import Rule, parse_rule
 from audit.ruleset.problems import Place
+from audit.ruleset.program import BoundRule, Program, find_broken
+from audit.subjects import Change, Scene
+from tests.builders import compile_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 FIELDS = SUBJECTS["connection"]
 DURATIONS = {"-PT5M": -300, "PT0S": 0, "PT1S": 1, "PT59M59S": 3599, "PT1H": 3600, "P1D": 86_400, "P1DT1S": 86_401}
-CASES: list[dict[str, Any]] = [{"name": expect, "given": {}, "expect": expect} for expect in ("finding", "pass")]
 
 
 # What the language means, in JSON Schema. Of this dialect are only the words that compare two fields, or one with now.
@@ -190,7 +192,7 @@ TEXTS, TIMES, NUMBERS = (st.sampled_from(values) for values in (WORDS, INSTANTS,
 AGES = st.sampled_from([*DURATIONS])
 GLOBS = st.sampled_from(["a*", "*a", "?", "[a]", "[!a]*", "a?", "*", ""]) | st.text("ab*?[]!\n", max_size=4)
 HELD: dict[str, list[Any]] = {
-    "text": [*WORDS, *CONNECTION_STATUSES],
+    "text": [*WORDS, *CONNECTION_STATUSES, *CHANGES],
     "integer": INTEGERS,
     "time": INSTANTS,
     "texts": [(), ("a",), ("*", "d1"), ("accepted", "", "ab")],
@@ -198,6 +200,7 @@ HELD: dict[str, list[Any]] = {
 PARAMS: dict[str, st.SearchStrategy[Any]] = {
     "text": TEXTS,
     "status": st.sampled_from(CONNECTION_STATUSES),
+    "change": st.sampled_from(CHANGES),
     "integer": NUMBERS,
     "number": NUMBERS | st.sampled_from([0.5, -1.5]),
     "time": TIMES,
@@ -212,21 +215,21 @@ LISTS = st.fixed_dictionaries(
 def literals(field: Field, takes: str) -> tuple[str, st.SearchStrategy[Any]]:
     """What may be written after a condition, and the parameter that could stand there."""
     if takes in {"value", "values"}:
-        name = "status" if field.values else field.type
+        name = {CONNECTION_STATUSES: "status", CHANGES: "change"}.get(field.values, field.type)
         return name, PARAMS[name] | st.none()
     return takes, PARAMS[takes]
 
 
-def conditions(name: str) -> st.SearchStrategy[Any]:
+def conditions(name: str, fields: Mapping[str, Field] = FIELDS) -> st.SearchStrategy[Any]:
     """Every keyword that the field can have, with every kind of value."""
-    field = FIELDS[name]
+    field = fields[name]
     choices: list[st.SearchStrategy[Any]] = []
     for word, keyword in KEYWORDS.items():
         if field.type not in keyword.types:
             continue
         param, literal = literals(field, keyword.takes)
-        texts = [other for other in FIELDS if FIELDS[other].type == "texts"]
-        same = [other for other in FIELDS if FIELDS[other].type == field.type]
+        texts = [other for other in fields if fields[other].type == "texts"]
+        same = [other for other in fields if fields[other].type == field.type]
         written: list[st.SearchStrategy[Any]] = [
             st.lists(literal, min_size=1, max_size=3) if keyword.takes == "values" else literal
         ]
@@ -263,9 +266,11 @@ def as_object(matcher: Any) -> dict[str, Any]:
     return {"enum": matcher} if isinstance(matcher, list) else {"const": matcher}
 
 
-def predicates(fields: list[str]) -> st.SearchStrategy[Any]:
+def predicates(names: list[str], fields: Mapping[str, Field] = FIELDS) -> st.SearchStrategy[Any]:
     # Not flatmap: that would build the strategy anew for every draw.
-    leaf = st.one_of([st.builds(lambda name, term: {name: term}, st.just(name), conditions(name)) for name in fields])
+    leaf = st.one_of(
+        [st.builds(lambda name, term: {name: term}, st.just(name), conditions(name, fields)) for name in names]
+    )
     return st.recursive(
         st.booleans() | leaf,
         lambda inner: (
@@ -280,10 +285,10 @@ def predicates(fields: list[str]) -> st.SearchStrategy[Any]:
     )
 
 
-def held(names: list[str], random: Random) -> dict[str, Any]:
+def held(names: list[str], random: Random, fields: Mapping[str, Field] = FIELDS) -> dict[str, Any]:
     """Values for these fields, about one in six absent and one in six null."""
     return {
-        name: random.choice(HELD[FIELDS[name].type]) if random.random() < 0.8 else None
+        name: random.choice(HELD[fields[name].type]) if random.random() < 0.8 else None
         for name in names
         if random.random() < 0.84
     }
@@ -308,18 +313,23 @@ def examples(fields: list[str]) -> st.SearchStrategy[Example]:
     )
 
 
-def rule_json(when: Any, require: Any, values: Values) -> dict[str, Any]:
+def rule_json(when: Any, require: Any, values: Values, each: Any = "connection") -> dict[str, Any]:
     """A rule that declares the parameters it uses."""
+    case: dict[str, Any] = {"before": None} if each == "change" else {}
+    case |= {"given": [{}] if isinstance(each, dict) else {}}
     text = json.dumps([when, require])
     params = {name: value for name, value in values.params.items() if f'{{"param": "{name}"}}' in text}
     return {
-        "id": "r", "title": "t", "severity": "low", "when": when, "require": require, "params": params, "tests": CASES,
+        "id": "r", "title": "t", "severity": "low", "each": each, "when": when, "require": require, "params": params,
+        "tests": [{**case, "name": expect, "expect": expect} for expect in ("finding", "pass")],
     }  # fmt: skip
 
 
-def parsed(when: Any, require: Any, values: Values) -> Rule:
+def parsed(when: Any, require: Any, values: Values, each: Any = "connection") -> Rule:
     problems: list[str] = []
-    rule = parse_rule(copy.deepcopy(rule_json(when, require, values)), Place("r.json", problems), "r")
+    rule = parse_rule(copy.deepcopy(rule_json(when, require, values, each)), Place("r.json", problems), "r")
+    if rule is None and all("could never find anything" in problem for problem in problems):
+        reject()
     assert rule is not None, problems
     return rule
 
@@ -389,6 +399,59 @@ def test_the_oracle_knows_every_condition():
     for word, keyword in KEYWORDS.items():
         value: Any = ["PT1H"] if keyword.takes == "values" else "PT1H"
         assert desugar_condition("id", word, value, values)["properties"]["id"]
+
+
+# The other subjects. They share the compiler's conditions, so that here is tried how each one's fields are reached.
+
+KEYS = ("domain_id", "gateway.id", "marker_id")
+OTHERS: dict[str, tuple[Any, Mapping[str, Field]]] = {
+    "gateway": ("gateway", SUBJECTS["gateway"]),
+    "change": ("change", SUBJECTS["change"]),
+    "group": ({"group": [*KEYS]}, required_of("group", KEYS)),
+}
+
+
+def finds(each: str, rule: Rule, values: Values, record: dict[str, Any]) -> bool:
+    """Whether a rule finds one subject, as the product says."""
+    bound = BoundRule(rule, Bindings(*values, NOW))
+    fields: dict[str, Any] = dict.fromkeys(SUBJECTS[each]) | record
+    if each == "group":
+        return bool(find_broken(bound, [fields]))
+
+    def part(owner: str, kind: Any, **more: Any) -> Any:
+        return kind(**more, **{name.split(".")[-1]: fields[name] for name in fields if name.startswith(owner)})
+
+    if each == "gateway":
+        scene = Scene(part("", Gateway))
+    else:
+        place = {"region": "r", "project_id": "p", "gateway_id": "g", "read_in": ""}
+        before, after = (part(owner, Connection, **place) for owner in ("before.", "after."))
+        scene = Scene(part("gateway.", Gateway), changes=[Change(fields["change"], before, after)])
+    return bool(Program([bound]).look(scene).breaches)
+
+
+@pytest.mark.parametrize("each", OTHERS)
+def test_they_agree_on_every_subject(each):
+    """Gateways, changes and groups: whatever their fields are called, each condition reads the right one."""
+    written, fields = OTHERS[each]
+    # Of many fields every third: building the strategy costs more than all the judging.
+    some = predicates([*fields][:: 3 if len(fields) > 10 else 1], fields)
+    chosen = st.just(True) if each == "group" else some.filter(lambda when: when is not False)
+    values = st.builds(Values, st.fixed_dictionaries(PARAMS), LISTS)
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(chosen, some.filter(lambda must: must is not True), values, st.integers(0, 2**32))
+    def agree(when: Any, require: Any, values: Values, seed: int) -> None:
+        random = Random(seed)
+        rule = parsed(when, require, values, written)
+        chosen, wanted = (DIALECT(desugar(predicate, values)) for predicate in (when, require))
+        for _ in range(10):
+            record = held([*fields], random, fields)
+            plain = {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
+            expected = chosen.is_valid(plain) and not wanted.is_valid(plain)
+            assert finds(each, rule, values, record) == expected
+
+    agree()
 
 
 def search(some: st.SearchStrategy[Example], budget: int = 400) -> Example:

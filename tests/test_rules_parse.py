@@ -35,6 +35,8 @@ RULE: dict[str, Any] = {
     ],
 }
 MISSING = object()
+EACH = '#/each: a rule is for each "connection", "gateway", "change" or {"group": [FIELD, ...]}'
+OF_GROUP = ("domain_id", "gateway.id", "count", "oldest", "newest")
 
 
 def changed(*path: str | int, to: Any) -> dict[str, Any]:
@@ -123,9 +125,19 @@ STATUS_WORDS = "pendingAcceptance, creating, accepted, rejected, failed, deletin
         (
             ["each"],
             "conection",
-            '#/each: this version has only rules for each "connection, gateway"; did you mean "connection"?',
+            f'{EACH}, not "conection"; did you mean "connection"?',
         ),
-        (["each"], {"group": ["gateway.id"]}, '#/each: this version has only rules for each "connection, gateway"'),
+        (
+            ["each"],
+            "group",
+            f'{EACH}, not "group"; did you mean {{"group": [FIELD, ...]}}?',
+        ),
+        (["each"], {"group": ["gatway.id"]}, '#/each/group/0: unknown field "gatway.id"; did you mean "gateway.id"?'),
+        (["each"], {"group": ["id", 5]}, "#/each/group/1: a text without blanks around it is wanted"),
+        (["each"], {"group": ["id", "id"]}, '#/each/group/1: "id" stands twice in this list'),
+        (["each"], {"group": []}, "#/each/group: an array of fields, with at least one, is wanted, not an empty array"),
+        (["each"], {"grop": ["id"]}, '#/each/grop: unknown key "grop"; did you mean "group"?'),
+        (["each"], {}, '#/each: "group" is missing'),
         (["params"], [], "#/params: an object from parameter to default is wanted, not an empty array"),
         (
             ["params", "wait"],
@@ -253,6 +265,8 @@ STATUS_WORDS = "pendingAcceptance, creating, accepted, rejected, failed, deletin
             '#/tests: a rule needs at least one case of each kind; none expects "pass"',
         ),
         (["when"], False, "#/when: it never applies, so it could never find anything"),
+        (["when"], {"status": "failed", "not": True}, "#/when: it never applies, so it could never find anything"),
+        (["when"], {"anyOf": [{"not": True}, False]}, "#/when: it never applies, so it could never find anything"),
     ],
 )
 def test_one_mistake_is_one_line(path, to, expected):
@@ -559,3 +573,75 @@ def test_a_byte_order_mark_is_taken():
     problems: list[str] = []
     assert parse_json(b"\xef\xbb\xbf" + json.dumps({"a": "é"}).encode(), Place("r.json", problems)) == {"a": "é"}
     assert problems == []
+
+
+CHANGE: dict[str, Any] = {
+    "id": "r", "title": "t", "severity": "low", "each": "change", "when": {"change": "modified"},
+    "require": {"after.domain_id": {"const": {"field": "before.domain_id"}}},
+    "tests": [
+        {"name": "f", "before": {}, "given": {"domain_id": "d2"}, "expect": "finding"},
+        {"name": "p", "before": None, "given": {}, "expect": "pass"},
+    ],
+}  # fmt: skip
+GROUP: dict[str, Any] = {
+    "id": "r", "title": "t", "severity": "low", "each": {"group": ["gateway.id", "domain_id"]},
+    "when": {"status": "accepted"}, "require": {"count": {"maximum": 1}},
+    "tests": [
+        {"name": "f", "given": [{}, {}], "expect": "finding"},
+        {"name": "p", "given": [{}, {"domain_id": "d2"}], "expect": "pass"},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "problems"),
+    [
+        (CHANGE, []),
+        (GROUP, []),
+        (
+            CHANGE | {"when": {"status": "accepted"}},
+            ['#/when/status: unknown field "status"; did you mean "after.status"?'],
+        ),
+        (CHANGE | {"when": {"change": "changed"}}, ['#/when/change: "changed" is none of added, removed, modified']),
+        (GROUP | {"when": {"count": 1}}, [f'#/when/count: unknown field "count"; known: {KNOWN_FIELDS}']),
+        (
+            GROUP | {"require": {"marker_id": 1}},
+            [f'#/require/marker_id: unknown field "marker_id"; known: {", ".join(OF_GROUP)}, not, allOf, anyOf'],
+        ),
+        (
+            CHANGE | {"tests": [*CHANGE["tests"], {"name": "n", "before": None, "given": None, "expect": "pass"}]},
+            ['#/tests/2: one of "before" and "given" must be a connection'],
+        ),
+        (
+            CHANGE | {"tests": [*CHANGE["tests"], {"name": "n", "given": {}, "expect": "pass"}]},
+            ['#/tests/2: "before" is missing'],
+        ),
+        (
+            CHANGE
+            | {"tests": [*CHANGE["tests"], {"name": "n", "before": {"after.id": "x"}, "given": {}, "expect": "pass"}]},
+            ['#/tests/2/before/after.id: unknown field "after.id"; did you mean "gateway.id"?'],
+        ),
+        (
+            GROUP | {"tests": [*GROUP["tests"], {"name": "n", "given": {}, "expect": "pass"}]},
+            ["#/tests/2/given: an array of connections is wanted, not an empty object"],
+        ),
+        (
+            GROUP | {"tests": [*GROUP["tests"], {"name": "n", "given": [5], "expect": "pass"}]},
+            ["#/tests/2/given/0: an object is wanted, not a whole number"],
+        ),
+        (
+            RULE | {"tests": [*RULE["tests"], {"name": "n", "before": {}, "given": {}, "expect": "pass"}]},
+            ['#/tests/2/before: unknown key "before"; known: name, given, expect, params, lists'],
+        ),
+    ],
+)
+def test_mistakes_in_rules_about_changes_and_groups(rule, problems):
+    """Each subject has its own fields, for conditions and for test cases."""
+    assert problems_of(rule) == [f"r.json{problem}" for problem in problems]
+
+
+def test_the_id_of_findings_about_waivers_is_taken():
+    """No rule file can be mistaken for them."""
+    problems: list[str] = []
+    assert parse_rule(RULE | {"id": "waiver-expired"}, Place("r", problems), "waiver-expired") is None
+    assert problems == ["r#/id: findings about expired waivers have this id; choose another"]

@@ -6,7 +6,8 @@ import csv
 import io
 import shutil
 import textwrap
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,7 +15,7 @@ from audit.model import SEVERITIES, STATUSES
 from audit.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from audit.archive import Counts
     from audit.model import Coverage, Finding, Reading
@@ -25,8 +26,8 @@ _COLOURS = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "c
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _CSV_FIELDS = (
     "uid", "rule_id", "title", "severity", "status", "resolution", "subject", "gateway_id", "gateway_name", "region",
-    "project_id", "connection", "message", "remediation", "first_seen", "last_seen", "resolved_at", "occurrences",
-    "run_id",
+    "project_id", "connection", "group", "message", "remediation", "first_seen", "last_seen", "resolved_at",
+    "occurrences", "run_id",
 )  # fmt: skip
 
 
@@ -48,7 +49,15 @@ def coverage_lines(coverage: Iterable[Coverage]) -> list[str]:
     read = sum(1 for entry in gateways if entry.state == "complete")
     connections = count(sum(entry.connections for entry in gateways), "connection")
     lines = [f"coverage  {read} of {count(len(gateways), 'gateway')} read completely, {connections}"]
-    return lines + [f"          {_gap(entry)}" for entry in entries if entry.state != "complete"]
+    lines += [f"          {_gap(entry)}" for entry in entries if entry.state != "complete"]
+    unjudged: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    for told in (entry.not_evaluated for entry in gateways):
+        unjudged.update((why, tuple(rule for rule in told if told[rule] == why)) for why in set(told.values()))
+    lines += [
+        f"          not evaluated on {count(number, 'gateway')}, {why}: {', '.join(rules)}"
+        for (why, rules), number in sorted(unjudged.items())
+    ]
+    return lines
 
 
 def run_lines(run_id: str, coverage: Iterable[Coverage], counts: Counts) -> list[str]:
@@ -88,7 +97,7 @@ def render_findings(findings: Sequence[Finding], *, table: bool) -> str:
     if table and findings:
         return _draw_table(findings)
     lines = (
-        [f.severity, _state(f), f.rule_id, *map(printable, (_gateway(f), f.connection or "-", f.message))]
+        [f.severity, _state(f), f.rule_id, *map(printable, (_gateway(f), _about(f) or "-", f.message))]
         for f in findings
     )
     return "".join("\t".join(line) + "\n" for line in lines)
@@ -108,7 +117,7 @@ def _draw_table(findings: Iterable[Finding]) -> str:
         # Text, not str: names must not be read as markup.
         what = Text(f"{printable(finding.message)}\n{printable(_gateway(finding))}")
         since = f"since {finding.first_seen[:10]}"
-        for detail in filter(None, (finding.connection, finding.rule_id, since, _resolution(finding))):
+        for detail in filter(None, (_about(finding), finding.rule_id, since, _resolution(finding))):
             what.append(f"  {printable(detail)}", style="dim")
         style = _COLOURS[finding.severity] if finding.is_open else "dim"
         table.add_row(Text(finding.severity, style=style), finding.status, what)
@@ -142,6 +151,23 @@ class ProgressBar:
         self._bar.stop()
 
 
+def render_check(results: Iterable[Mapping[str, Any]], failed: int) -> str:
+    """Say what came of each rule's own tests: its `id`, number of `cases`, those `failing`, lists `not_configured`."""
+    lines = []
+    for result in results:
+        lines.append(f"{'FAIL' if result['failing'] else 'ok  '}  {result['id']}: {count(result['cases'], 'case')}")
+        lines += [f"      {printable(problem)}" for problem in result["failing"]]
+        if result["not_configured"]:
+            lines.append(f"      not configured: list {', '.join(result['not_configured'])} is empty in the policy")
+    rules = sum(1 for line in lines if not line.startswith(" "))
+    return "\n".join([*lines, f"{count(rules, 'rule')}, {failed} failed\n"])
+
+
+def wrap(text: str) -> str:
+    """Break long lines to fit the terminal."""
+    return "\n".join(part for line in text.splitlines() for part in _wrap(line)) + "\n"
+
+
 def findings_csv(findings: Iterable[Finding]) -> str:
     """A table for spreadsheets; a cell that a spreadsheet would take for a formula is quoted with an apostrophe."""
     text = io.StringIO()
@@ -151,6 +177,7 @@ def findings_csv(findings: Iterable[Finding]) -> str:
         fields = msgspec.to_builtins(finding)
         gateway = fields.pop("gateway") or {}
         fields |= {"gateway_id": gateway.get("id"), "gateway_name": gateway.get("name")}
+        fields["group"] = msgspec.json.encode(finding.group).decode() if finding.group else None
         fields |= {"region": gateway.get("region"), "project_id": gateway.get("project_id")}
         writer.writerow([_cell(fields[name]) for name in _CSV_FIELDS])
     return text.getvalue()
@@ -171,6 +198,12 @@ def _gateway(finding: Finding) -> str:
     if finding.gateway is None:
         return "-"
     return finding.gateway.name or finding.gateway.id
+
+
+def _about(finding: Finding) -> str:
+    """Name what in a gateway a finding is about: a connection, or a group by what makes it."""
+    keys = {name: value for name, value in (finding.group or {}).items() if name != "gateway.id"}
+    return finding.connection or ", ".join(f"{name} {value}" for name, value in keys.items())
 
 
 def _state(finding: Finding) -> str:

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Mapping, Sequence  # noqa: TC003  (dataclass fields)
+from collections.abc import Callable, Iterable, Mapping, Sequence  # noqa: TC003  (dataclass fields)
 from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003  (a dataclass field)
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from audit.ruleset.language import KEYWORDS, All, Not, Predicate, Ref, Test
 from audit.times import format_time, parse_distance
 
 if TYPE_CHECKING:
-    from audit.model import Connection, Gateway
+    from audit.model import Gateway
     from audit.ruleset.language import Scalar
-    from audit.ruleset.parse import Rule
-
-    Subject = Connection | Gateway
-    Hits = list[tuple[Any, int]]
 
 
 @dataclass(frozen=True)
@@ -52,83 +47,71 @@ class Bindings:
 
 
 @dataclass(frozen=True)
-class BoundRule:
-    """A rule with the values that are in force for it."""
+class Check:
+    """Finds each subject that `when` chooses and for which `require` does not hold."""
 
-    rule: Rule
+    when: Predicate
+    require: Predicate
     bindings: Bindings
-
-    @cached_property
-    def constants(self) -> Mapping[Test, Any]:
-        """What its conditions compare with."""
-        return {test: self.bindings.constant(test) for test in self.rule.tests}
-
-    @cached_property
-    def expected(self) -> Any:  # noqa: ANN401  (any JSON)
-        """The requirement as it stands in the rule, with the parameters filled in."""
-        return self._fill(self.rule.require_json)
-
-    def _fill(self, value: object) -> object:
-        if isinstance(value, dict):
-            if value.keys() == {"param"}:
-                return self.bindings.params[value["param"]]
-            return {key: self._fill(inner) for key, inner in value.items()}
-        return [self._fill(inner) for inner in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """`find(subjects, gateway)` returns each subject that breaks a rule with the number of that rule."""
+    """`find(subjects, gateway)` returns each subject that is found with the number of the check that finds it."""
 
-    rules: tuple[BoundRule, ...]
     source: str
-    find: Callable[[Sequence[Subject], Gateway], Hits]
+    find: Callable[[Iterable[Any], Gateway | None], list[tuple[Any, int]]]
 
 
-def compile_rules(rules: Sequence[BoundRule]) -> Compiled:
-    """Fuse rules about one kind of subject into one function."""
-    writer = _Writer()
-    checks = [
-        f"if {writer.condition(bound.rule.when, bound)} and not {writer.condition(bound.rule.require, bound)}:"
+def compile_checks(checks: Sequence[Check], *, groups: bool = False) -> Compiled:
+    """Fuse checks of one kind of subject into one function.
+
+    Fields are attributes of a subject; `groups` are mappings, which have their gateway's fields themselves.
+    """
+    writer = _Writer(groups)
+    lines = [
+        f"if {writer.condition(check.when, check.bindings)} and not {writer.condition(check.require, check.bindings)}:"
         f" hit((subject, {number}))"
-        for number, bound in enumerate(rules)
+        for number, check in enumerate(checks)
     ]
-    own = [line for field, line in writer.loads.items() if "." not in field]
     source = "\n".join(
         [
             # Constants as defaults are locals: quicker than globals.
             f"def find(subjects, gateway, {', '.join(f'{name}={name}' for name in writer.constants)}):",
-            *(f"    {line}" for field, line in writer.loads.items() if "." in field),
+            *(f"    {line}" for line in writer.before_loop),
             "    hits = []",
             "    hit = hits.append",
             "    for subject in subjects:",
-            *(f"        {line}" for line in [*own, *checks, "pass"]),
+            *(f"        {line}" for line in [*writer.in_loop, *lines, "pass"]),
             "    return hits",
         ]
     )
     scope: dict[str, Any] = {"__builtins__": {}, **writer.constants}
     exec(source, scope)  # noqa: S102  (see the module's docstring)
-    return Compiled(tuple(rules), source, scope["find"])
+    return Compiled(source, scope["find"])
 
 
 class _Writer:
     """Writes conditions as Python, and collects the constants and the fields that they need."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: bool) -> None:
+        self._groups = groups
         self.constants: dict[str, Any] = {}
-        self.loads: dict[str, str] = {}
+        # Statements that load fields into locals, each once.
+        self.before_loop: dict[str, None] = {}
+        self.in_loop: dict[str, None] = {}
 
-    def condition(self, predicate: Predicate, bound: BoundRule) -> str:
+    def condition(self, predicate: Predicate, bindings: Bindings) -> str:
         if isinstance(predicate, Test):
-            return f"({self._test(predicate, bound)})"
+            return f"({self._test(predicate, bindings)})"
         if isinstance(predicate, Not):
-            return f"(not {self.condition(predicate.term, bound)})"
+            return f"(not {self.condition(predicate.term, bindings)})"
         every = isinstance(predicate, All)
-        terms = [self.condition(term, bound) for term in predicate.terms]
+        terms = [self.condition(term, bindings) for term in predicate.terms]
         return f"({(' and ' if every else ' or ').join(terms) or every})"
 
-    def _test(self, test: Test, bound: BoundRule) -> str:
-        keyword, wanted = KEYWORDS[test.keyword], bound.constants[test]
+    def _test(self, test: Test, bindings: Bindings) -> str:
+        keyword, wanted = KEYWORDS[test.keyword], bindings.constant(test)
         x = self._local(test.field)
         if wanted is None:
             return f"{x} is None"
@@ -144,8 +127,12 @@ class _Writer:
 
     def _local(self, field: str) -> str:
         """Name the local variable that holds a field."""
-        owner, _, attribute = field.rpartition(".")
-        owner = owner or "subject"
-        name = f"{owner}_{attribute}"
-        self.loads[field] = f"{name} = {owner}.{attribute}"
+        name = field.replace(".", "_")
+        if self._groups:
+            self.in_loop[f"{name} = subject[{field!r}]"] = None
+        elif field.startswith("gateway."):
+            self.before_loop[f"{name} = {field}"] = None
+        else:
+            name = f"subject_{name}"
+            self.in_loop[f"{name} = subject.{field}"] = None
         return name

@@ -11,7 +11,7 @@ from audit.ruleset.problems import kind_of, none_of, unknown
 from audit.times import canonical_time, parse_distance
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from audit.ruleset.language import FieldType, Predicate
     from audit.ruleset.problems import Node
@@ -63,10 +63,10 @@ def form_problem(form: str, value: Any) -> str:  # noqa: ANN401  (any JSON)
 
 @dataclass(frozen=True)
 class ConditionReader:
-    """Reads conditions on the fields of one subject, with the parameters that one rule has."""
+    """Reads conditions on the fields of one subject, with the parameters that one rule has; None in a policy."""
 
     fields: Mapping[str, Field]
-    params: Collection[str]
+    params: Collection[str] | None
 
     def read(self, node: Node) -> Predicate:
         if isinstance(node.value, bool):
@@ -81,7 +81,7 @@ class ConditionReader:
             return Not(self.read(node))
         if key in {"allOf", "anyOf"}:
             terms = tuple(map(self.read, node.items("an array of conditions, with at least one,")))
-            return All(terms) if key == "allOf" else AnyOf(terms)
+            return _all(terms) if key == "allOf" else AnyOf(terms)
         if key in self.fields:
             return self._matcher(key, node)
         node.note(unknown("field", key, (*self.fields, "not", "allOf", "anyOf")))
@@ -139,8 +139,10 @@ class ConditionReader:
             at.note(unknown("kind of value", kind, _KINDS))
         elif kind not in allowed:
             node.note(f'"{keyword}" can take its value from a {" or ".join(allowed)}, not from a {kind}')
-        elif kind == "param" and name not in self.params:
-            at.note(unknown("parameter", name, self.params))
+        elif kind == "param" and self.params is None:
+            at.note("a policy has no parameters; write the value or name a list")
+        elif kind == "param" and name not in (self.params or ()):
+            at.note(unknown("parameter", name, self.params or ()))
         elif kind == "field" and name not in self.fields:
             at.note(unknown("field", name, self.fields))
         elif kind == "field" and self.fields[name].type != (wanted := _type_beside(field, keyword)):
@@ -155,5 +157,5 @@ def _type_beside(field: Field, keyword: str) -> FieldType:
     return "texts" if KEYWORDS[keyword].takes == "values" else field.type
 
 
-def _all(terms: list[Predicate]) -> Predicate:
+def _all(terms: Sequence[Predicate]) -> Predicate:
     return terms[0] if len(terms) == 1 else All(tuple(terms))

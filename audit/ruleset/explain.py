@@ -1,4 +1,4 @@
-"""Says in plain words why a connection was found; runs for hits only, so it may walk the rule."""
+"""Says in plain words why something was found; runs for hits only, so it may walk the rule."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from audit.text import printable, shorten
 from audit.times import describe_duration, format_time, parse_distance, parse_time
 
 if TYPE_CHECKING:
-    from audit.model import Connection, Gateway
-    from audit.ruleset.compiled import BoundRule
+    from audit.model import Gateway
     from audit.ruleset.language import Takes
+    from audit.ruleset.program import BoundRule, Subject
 
 _LONGEST_VALUE = 80
 _MOST_VALUES = 6
@@ -37,28 +37,34 @@ class Explanation:
     actual: dict[str, Any]
 
 
-def explain(bound: BoundRule, about: Connection | Gateway, gateway: Gateway) -> Explanation:
-    """Explain why a subject that meets `when` breaks `require`."""
-    subject = _Subject(about, gateway, bound)
-    tests = tests_of(bound.rule.require)
-    faults = subject.faults(bound.rule.require, wanted=True)
+def explain(bound: BoundRule, about: Subject, gateway: Gateway | None) -> Explanation:
+    """Explain why a subject that meets `when` breaks `require`; `gateway` is None where it is about no single one."""
+    rule, subject = bound.rule, _Facts(about, gateway, bound)
+    fields = [test.field for test in tests_of(rule.require)]
+    faults = subject.faults(rule.require, wanted=True)
     if not faults:  # nothing else would help: `"require": false`
-        tests = bound.rule.tests
-        facts = dict.fromkeys(f"{test.field} is {_show(subject.value(test.field))}" for test in tests)
+        fields = [*rule.keys, "count"] if rule.each == "group" else [test.field for test in rule.tests]
+        facts = dict.fromkeys(f"{field} is {show(subject.value(field))}" for field in fields)
         faults = [("; ".join(facts) or "it is there", "this must never occur")]
-    actual = {test.field: subject.value(test.field) for test in tests}
+    actual = {field: subject.value(field) for field in fields}
     return Explanation(_join(faults, " and "), bound.expected, actual)
 
 
 @dataclass(frozen=True)
-class _Subject:
-    about: Connection | Gateway
-    gateway: Gateway
+class _Facts:
+    """What is the case with one subject of a rule."""
+
+    about: Subject
+    gateway: Gateway | None
     bound: BoundRule
 
     def value(self, field: str) -> Any:  # noqa: ANN401  (whatever the field holds)
+        if isinstance(self.about, dict):
+            return self.about[field]
         owner, _, attribute = field.rpartition(".")
-        return getattr(self.gateway if owner else self.about, attribute)
+        if owner == "gateway":
+            return getattr(self.gateway, attribute)
+        return getattr(getattr(self.about, owner) if owner else self.about, attribute)
 
     def holds(self, predicate: Predicate) -> bool:
         if isinstance(predicate, Not):
@@ -102,7 +108,7 @@ class _Subject:
             return f"{test.field} is absent or unreadable", demand
         if keyword.takes == "duration":
             return self._age_fault(test, parse_distance(written), demand, wanted=wanted)
-        return f"{test.field} is {_show(actual)}", demand
+        return f"{test.field} is {show(actual)}", demand
 
     def _age_fault(self, test: Test, limit: timedelta, demand: str, *, wanted: bool) -> Fault:
         age = parse_time(format_time(self.bound.bindings.now)) - parse_time(self.value(test.field))
@@ -114,8 +120,8 @@ class _Subject:
         shown = describe_duration(age)
         if age != limit and shown == describe_duration(limit):
             shown = f"just {'over' if age > limit else 'under'} {shown}"
-        if test.field == "status_since":
-            status = self.about.status
+        if test.field.endswith("status_since"):
+            status = self.value(test.field.removesuffix("_since"))
             words = _STATUS_WORDS.get(status) or shorten(printable(str(status)), _LONGEST_VALUE)
             return f"{words} for {shown}", demand
         return f"{test.field} was {shown} ago", demand
@@ -124,12 +130,12 @@ class _Subject:
         if isinstance(written, Ref):
             if written.kind == "field":
                 word = {"value": "the same as ", "values": "in "}.get(takes, "")
-                return f"{word}{written.name} ({_show(self.value(written.name))})"
+                return f"{word}{written.name} ({show(self.value(written.name))})"
             entries = len(self.bound.bindings.lists[written.name])
-            return f"in the list {_show(written.name)} ({entries} {'entry' if entries == 1 else 'entries'})"
+            return f"in the list {show(written.name)} ({entries} {'entry' if entries == 1 else 'entries'})"
         if takes == "duration":
             return describe_duration(abs(parse_distance(written)))
-        return f"one of {_show(written)}" if takes == "values" else _show(written)
+        return f"one of {show(written)}" if takes == "values" else show(written)
 
 
 def _join(faults: list[Fault], word: str, between: str = "; ") -> str:
@@ -140,10 +146,11 @@ def _join(faults: list[Fault], word: str, between: str = "; ") -> str:
     return between.join(f"{fact}; {word.join(wanted)}" if wanted else fact for fact, wanted in demands.items())
 
 
-def _show(value: object) -> str:
+def show(value: object) -> str:
+    """Write a value as a person reads it, shortened."""
     if value is None:
         return "null"
     if isinstance(value, tuple):
         more = f" and {len(value) - _MOST_VALUES} more" if len(value) > _MOST_VALUES else ""
-        return ", ".join(map(_show, value[:_MOST_VALUES])) + more if value else "empty"
+        return ", ".join(map(show, value[:_MOST_VALUES])) + more if value else "empty"
     return f'"{shorten(printable(value), _LONGEST_VALUE)}"' if isinstance(value, str) else str(value)

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 FieldType = Literal["text", "integer", "time", "texts"]
 Takes = Literal["value", "values", "text", "number", "duration", "glob"]
@@ -54,13 +54,41 @@ _GATEWAY: Mapping[str, Field] = {
     "accepted": Field("integer", "how many of them are accepted", 1),
     "pending": Field("integer", "how many of them wait for acceptance", 0),
 }
-# Of these, a gateway that was not read completely has at least so many.
-COUNTS = frozenset({"connections", "accepted", "pending"})
-# What `each` may say, with the fields that a rule then has.
-SUBJECTS: Mapping[str, Mapping[str, Field]] = {
-    "connection": {**_CONNECTION, **{f"gateway.{name}": field for name, field in _GATEWAY.items()}},
-    "gateway": _GATEWAY,
+_OF_GATEWAY = {f"gateway.{name}": field for name, field in _GATEWAY.items()}
+# What the list of gateways tells before any gateway is read, so that it holds still during a run.
+LISTED = {f"gateway.{name}": _GATEWAY[name] for name in ("id", "name", "region", "project_id", "status")}
+GROUP_KEYS: Mapping[str, Field] = {**_CONNECTION, **LISTED}
+_COUNTERS: Mapping[str, Field] = {
+    "count": Field("integer", "how many connections the group has", 1),
+    "oldest": Field("time", "the earliest `created_at` among them", _HARMLESS),
+    "newest": Field("time", "the latest `created_at` among them", _HARMLESS),
 }
+CHANGES = ("added", "removed", "modified")
+# What `each` may say, with the fields that a rule then has; a group has, of the connection's, those that make it.
+SUBJECTS: Mapping[str, Mapping[str, Field]] = {
+    "connection": {**_CONNECTION, **_OF_GATEWAY},
+    "gateway": _GATEWAY,
+    "change": {
+        "change": Field("text", "what happened: " + ", ".join(CHANGES), "modified", CHANGES),
+        **{f"before.{name}": field for name, field in _CONNECTION.items()},
+        **{f"after.{name}": field for name, field in _CONNECTION.items()},
+        **_OF_GATEWAY,
+    },
+    "group": {**GROUP_KEYS, **_COUNTERS},
+}
+# Of these, what was not read completely has at least so many, or something older or newer.
+COUNTS = frozenset({"gateway.connections", "gateway.accepted", "gateway.pending", *(f"group.{n}" for n in _COUNTERS)})
+
+
+def chosen_by(each: str) -> Mapping[str, Field]:
+    """The fields that `when` has: groups are made of the connections that it chooses."""
+    return SUBJECTS["connection" if each == "group" else each]
+
+
+def required_of(each: str, keys: Sequence[str]) -> Mapping[str, Field]:
+    """The fields that `require` has; `keys` are what groups are made by."""
+    fields = SUBJECTS[each]
+    return {name: fields[name] for name in (*keys, *_COUNTERS)} if each == "group" else fields
 
 
 @dataclass(frozen=True)
@@ -68,7 +96,8 @@ class Keyword:
     """A condition on a field.
 
     `test` is Python over x (the field) and k (the wanted value); where `needs_value`, it fails if one of them is null.
-    `takes` says what may stand after the word. `must` and `must_not` say it to a person, `{}` is the value.
+    `takes` says what may stand after the word. The rest says it to a person, `{}` is the value: `must` and `must_not`
+    what is demanded, `says` and `denies` what is the case.
     """
 
     types: tuple[FieldType, ...]
@@ -77,6 +106,8 @@ class Keyword:
     needs_value: bool
     must: str
     must_not: str
+    says: str
+    denies: str
     meaning: str
 
 
@@ -89,15 +120,39 @@ _LIKE = "is like it as a whole; `*` is any text, `?` any one character, every ot
 _MAX_AGE = "lies at most so long before the run, or after it"
 _MIN_AGE = "lies at least so long before the run; `PT0S`: not in the future, `-PT5M`: at most 5 minutes in it"
 KEYWORDS: Mapping[str, Keyword] = {
-    "const": Keyword(_ANY, "value", "{x} == {k}", False, "must be {}", "must not be {}", "equals it; null only null"),
-    "enum": Keyword(_ANY, "values", "{x} in {k}", False, "must be {}", "must not be {}", "is one of them"),
-    "contains": Keyword(_TEXTS, "text", "{k} in {x}", True, "must hold {}", "must not hold {}", "holds it"),
-    "like": Keyword(_TEXT, "glob", "{k}({x}) is not None", True, "must be like {}", "must not be like {}", _LIKE),
-    "minimum": Keyword(_NUMBER, "number", "{x} >= {k}", True, "must be at least {}", "must be below {}", "is no less"),
-    "maximum": Keyword(_NUMBER, "number", "{x} <= {k}", True, "must be at most {}", "must be above {}", "is no more"),
-    "maxAge": Keyword(_TIME, "duration", "{x} >= {k}", True, "at most {} allowed", "more than {} required", _MAX_AGE),
-    "minAge": Keyword(_TIME, "duration", "{x} <= {k}", True, "at least {} required", "less than {} required", _MIN_AGE),
-}
+    "const": Keyword(
+        _ANY, "value", "{x} == {k}", False,
+        "must be {}", "must not be {}", "is {}", "is not {}", "equals it; null only null",
+    ),
+    "enum": Keyword(
+        _ANY, "values", "{x} in {k}", False,
+        "must be {}", "must not be {}", "is {}", "is not {}", "is one of them",
+    ),
+    "contains": Keyword(
+        _TEXTS, "text", "{k} in {x}", True,
+        "must hold {}", "must not hold {}", "holds {}", "does not hold {}", "holds it",
+    ),
+    "like": Keyword(
+        _TEXT, "glob", "{k}({x}) is not None", True,
+        "must be like {}", "must not be like {}", "is like {}", "is not like {}", _LIKE,
+    ),
+    "minimum": Keyword(
+        _NUMBER, "number", "{x} >= {k}", True,
+        "must be at least {}", "must be below {}", "is at least {}", "is below {}", "is no less",
+    ),
+    "maximum": Keyword(
+        _NUMBER, "number", "{x} <= {k}", True,
+        "must be at most {}", "must be above {}", "is at most {}", "is above {}", "is no more",
+    ),
+    "maxAge": Keyword(
+        _TIME, "duration", "{x} >= {k}", True,
+        "at most {} allowed", "more than {} required", "is at most {} ago", "is more than {} ago", _MAX_AGE,
+    ),
+    "minAge": Keyword(
+        _TIME, "duration", "{x} <= {k}", True,
+        "at least {} required", "less than {} required", "is at least {} ago", "is less than {} ago", _MIN_AGE,
+    ),
+}  # fmt: skip
 # The values that may be named instead of written, by what a condition takes.
 REFS: Mapping[Takes, tuple[RefKind, ...]] = {
     "value": ("param", "field"),
@@ -162,3 +217,15 @@ def tests_of(predicate: Predicate) -> tuple[Test, ...]:
     if isinstance(predicate, Not):
         return tests_of(predicate.term)
     return tuple(leaf for term in predicate.terms for leaf in tests_of(term))
+
+
+def constant_of(predicate: Predicate) -> bool | None:
+    """Return what a predicate is whatever the subject may be; None where that depends."""
+    if isinstance(predicate, Test):
+        return None
+    if isinstance(predicate, Not):
+        inner = constant_of(predicate.term)
+        return None if inner is None else not inner
+    decisive = isinstance(predicate, AnyOf)
+    parts = {constant_of(term) for term in predicate.terms}
+    return decisive if decisive in parts else None if None in parts else not decisive

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from audit.model import SEVERITIES, Severity
+from audit.model import SEVERITIES, Severity, SubjectKind
 from audit.ruleset.conditions import ConditionReader, form_problem, literal_problem
-from audit.ruleset.language import CASE_NOW, FALSE, SUBJECTS, TRUE, Predicate, Ref, Test, tests_of
+from audit.ruleset.language import (
+    CASE_NOW,
+    GROUP_KEYS,
+    SUBJECTS,
+    Predicate,
+    Ref,
+    Test,
+    chosen_by,
+    constant_of,
+    required_of,
+    tests_of,
+)
 from audit.ruleset.problems import Node, nearest, unknown
 from audit.times import resolve_time
 
@@ -17,7 +29,7 @@ if TYPE_CHECKING:
 
     from audit.ruleset.language import Field, Scalar
 
-    Given = Scalar | tuple[str, ...]
+    Given = Mapping[str, Scalar | tuple[str, ...]]
     from audit.ruleset.problems import Place
 
 KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -41,17 +53,22 @@ _KEYS: Mapping[str, Any] = {
 _REQUIRED = ("id", "title", "severity", "require", "tests")
 _CASE_KEYS: Mapping[str, Any] = {"name": "", "given": {}, "expect": "pass", "params": {}, "lists": {}}
 _CASE_REQUIRED = ("name", "given", "expect")
+_BEFORE: Mapping[str, Any] = {"before": {}}
+# Findings that no rule file makes have this rule's id.
+WAIVER_EXPIRED = "waiver-expired"
 
 
 @dataclass(frozen=True)
 class Case:
     """A test inside a rule: a subject of which only the fields that matter are given, and what must come of it.
 
-    Its times are instants around CASE_NOW.
+    `given` is one subject, of a rule about groups the connections that make them, of a rule about changes what the
+    connection is now, if it is, after it was `before`. Times are instants around CASE_NOW.
     """
 
     name: str
-    given: Mapping[str, Given]
+    before: Given | None
+    given: tuple[Given, ...]
     expect: Literal["finding", "pass"]
     params: Mapping[str, Scalar]
     lists: Mapping[str, tuple[str, ...]]
@@ -59,7 +76,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule as written. `params` are its own defaults; `sha256` is that of its file's bytes."""
+    """A rule as written.
+
+    `params` are its own defaults, `keys` the fields that make groups where `each` is "group"; `sha256` is that of its
+    file's bytes.
+    """
 
     id: str
     title: str
@@ -68,10 +89,12 @@ class Rule:
     remediation: str
     controls: Mapping[str, list[str]]
     params: Mapping[str, Scalar]
-    each: str
+    each: SubjectKind
+    keys: tuple[str, ...]
     when: Predicate
     require: Predicate
     require_json: Any
+    tags: tuple[str, ...] = ()
     cases: tuple[Case, ...] = ()
     sha256: str = ""
 
@@ -82,17 +105,23 @@ class Rule:
 
     @property
     def fields(self) -> frozenset[str]:
-        """The fields that it reads, named as a rule about connections names them."""
-        prefix = "" if self.each == "connection" else f"{self.each}."
-        refs = (test.value for test in self.tests)
-        others = (ref.name for ref in refs if isinstance(ref, Ref) and ref.kind == "field")
-        return frozenset(prefix + name for name in (*(test.field for test in self.tests), *others))
+        """The fields that it reads, named as a rule about connections names them; counters are of the `group`."""
+        chosen, required = fields_in(self.when), fields_in(self.require)
+        if self.each == "gateway":
+            return frozenset(f"gateway.{name}" for name in chosen | required)
+        if self.each == "group":
+            required = {name if name in self.keys else f"group.{name}" for name in required} | {*self.keys}
+        return frozenset(chosen | required)
 
     @property
     def lists(self) -> frozenset[str]:
         """The lists of the policy that it reads."""
-        refs = (test.value for test in self.tests)
-        return frozenset(ref.name for ref in refs if isinstance(ref, Ref) and ref.kind == "list")
+        return frozenset(lists_in(self.when) | lists_in(self.require))
+
+    @property
+    def spans_gateways(self) -> bool:
+        """Whether it is about groups that may have connections of several gateways."""
+        return self.each == "group" and "gateway.id" not in self.keys
 
     def check_param(self, name: str, node: Node) -> None:
         """Note a value that cannot be that of a parameter."""
@@ -101,9 +130,24 @@ class Rule:
         elif type(node.value) not in {str, int, float}:
             node.want("a text or a number")
         else:
+            fields = {**chosen_by(self.each), **required_of(self.each, self.keys)}
             uses = [test for test in self.tests if test.value == Ref("param", name)]
-            problems = (literal_problem(SUBJECTS[self.each][use.field], use.keyword, node.value) for use in uses)
+            problems = (literal_problem(fields[use.field], use.keyword, node.value) for use in uses)
             node.note_any(next(filter(None, problems), ""))
+
+
+def fields_in(predicate: Predicate) -> set[str]:
+    """Name the fields that a predicate reads."""
+    tests = tests_of(predicate)
+    return {test.field for test in tests} | {
+        test.value.name for test in tests if isinstance(test.value, Ref) and test.value.kind == "field"
+    }
+
+
+def lists_in(predicate: Predicate) -> set[str]:
+    """Name the lists of the policy that a predicate reads."""
+    values = (test.value for test in tests_of(predicate))
+    return {value.name for value in values if isinstance(value, Ref) and value.kind == "list"}
 
 
 def parse_rule(value: object, place: Place, rule_id: str, sha256: str = "") -> Rule | None:
@@ -112,15 +156,13 @@ def parse_rule(value: object, place: Place, rule_id: str, sha256: str = "") -> R
     members = Node(value, place).members(_KEYS, _REQUIRED)
     _check_id(members["id"], rule_id)
     members["severity"].choose(SEVERITIES)
-    members["tags"].texts()
     controls = {framework: list(ids.texts()) for framework, ids in members["controls"].entries().items()}
-    each, params = members["each"], members["params"].entries("an object from parameter to default")
-    if each.value not in tuple(SUBJECTS):
-        each.note(f'this version has only rules for each "{", ".join(SUBJECTS)}"{nearest(str(each.value), SUBJECTS)}')
-        return None  # the conditions would be held against the wrong fields
-    if not isinstance(members["params"].value, dict):
-        return None  # every parameter would be unknown
-    reader, sound = ConditionReader(SUBJECTS[each.value], params), len(place.problems)
+    tags = members["tags"].texts()
+    params = members["params"].entries("an object from parameter to default")
+    each, keys = _read_each(members["each"])
+    if not each or not isinstance(members["params"].value, dict):
+        return None  # the conditions would be held against the wrong fields or parameters
+    sound = len(place.problems)
     rule = Rule(
         id=rule_id,
         title=members["title"].text(),
@@ -129,10 +171,12 @@ def parse_rule(value: object, place: Place, rule_id: str, sha256: str = "") -> R
         remediation=members["remediation"].text(),
         controls=controls,
         params={name: default.value for name, default in params.items()},
-        each=each.value,
-        when=reader.read(members["when"]),
-        require=reader.read(members["require"]),
+        each=each,
+        keys=keys,
+        when=ConditionReader(chosen_by(each), params).read(members["when"]),
+        require=ConditionReader(required_of(each, keys), params).read(members["require"]),
         require_json=members["require"].value,
+        tags=tags,
         sha256=sha256,
     )
     lists = rule.lists if len(place.problems) == sound else None
@@ -146,18 +190,42 @@ def parse_rule(value: object, place: Place, rule_id: str, sha256: str = "") -> R
     return replace(rule, cases=tuple(cases)) if len(place.problems) == noted else None
 
 
+def _read_each(node: Node) -> tuple[SubjectKind | None, tuple[str, ...]]:
+    """Read what a rule is about, and by which fields groups are made; None, and a note, where that cannot be told."""
+    words = tuple(word for word in SUBJECTS if word != "group")
+    if isinstance(node.value, dict):
+        noted = len(node.place.problems)
+        keys = node.members({"group": []}, ("group",))["group"]
+        items = keys.items("an array of fields, with at least one,")
+        for item in items:
+            if isinstance(item.value, str) and item.value not in GROUP_KEYS:
+                item.note(unknown("field", item.value, GROUP_KEYS))
+        if items:
+            keys.texts()
+        sound = items and len(node.place.problems) == noted
+        return ("group", tuple(sorted(keys.value))) if sound else (None, ())
+    if node.value not in words:
+        known = f'{", ".join(map(json.dumps, words))} or {{"group": [FIELD, ...]}}'
+        meant = '; did you mean {"group": [FIELD, ...]}?' if node.value == "group" else nearest(str(node.value), words)
+        node.note(f"a rule is for each {known}, not {json.dumps(node.value, ensure_ascii=False)}{meant}")
+        return None, ()
+    return node.value, ()
+
+
 def _check_id(node: Node, rule_id: str) -> None:
     if not isinstance(node.value, str) or not KEBAB.fullmatch(node.value):
         node.note('a rule id is lower-case words with dashes, such as "pending-too-long"')
+    elif node.value == WAIVER_EXPIRED:
+        node.note("findings about expired waivers have this id; choose another")
     elif node.value != rule_id:
         node.note(f'the id must be the file\'s name: "{rule_id}", not "{node.value}"')
 
 
 def _check_sense(members: Mapping[str, Node], rule: Rule, outcomes: set[str]) -> None:
     """Note what is well-formed in a rule and yet cannot be meant."""
-    if rule.when == FALSE:
+    if constant_of(rule.when) is False:
         members["when"].note("it never applies, so it could never find anything")
-    if rule.require == TRUE:
+    if constant_of(rule.require) is True:
         members["require"].note("it requires nothing, so it could never find anything")
     used = [test.value for test in rule.tests]
     for name in rule.params:
@@ -169,9 +237,19 @@ def _check_sense(members: Mapping[str, Node], rule: Rule, outcomes: set[str]) ->
 
 def _read_case(node: Node, rule: Rule, known_lists: Collection[str] | None) -> Case:
     """Read a test case; `known_lists` are those that the rule reads, None where a mistake hides which."""
-    members = node.members(_CASE_KEYS, _CASE_REQUIRED)
+    is_change = rule.each == "change"
+    extra = _BEFORE if is_change else {}
+    members = node.members({**_CASE_KEYS, **extra}, (*_CASE_REQUIRED, *extra))
     members["expect"].choose(_OUTCOMES)
-    given, params, lists = (members[key].entries() for key in ("given", "params", "lists"))
+    params, lists = (members[key].entries() for key in ("params", "lists"))
+    given: tuple[Given | None, ...] = ()
+    if rule.each == "group":
+        given = tuple(_read_given(item, rule) for item in members["given"].items("an array of connections"))
+    else:
+        given = (_read_given(members["given"], rule),)
+    before = _read_given(members["before"], rule) if is_change else None
+    if is_change and members["before"].value is None and members["given"].value is None:
+        node.note('one of "before" and "given" must be a connection')
     for param, value in params.items():
         rule.check_param(param, value)
     for name, values in lists.items():
@@ -179,14 +257,23 @@ def _read_case(node: Node, rule: Rule, known_lists: Collection[str] | None) -> C
             values.note(unknown("list", name, known_lists))
     return Case(
         name=members["name"].text(),
-        given={field: _read_given(field, value, SUBJECTS[rule.each]) for field, value in given.items()},
+        before=before,
+        given=tuple(fields for fields in given if fields is not None),
         expect=members["expect"].value,
         params={param: value.value for param, value in params.items()},
         lists={name: values.texts() for name, values in lists.items()},
     )
 
 
-def _read_given(name: str, node: Node, fields: Mapping[str, Field]) -> Given:
+def _read_given(node: Node, rule: Rule) -> Given | None:
+    """Read a subject of a test case, or the connection of a change, which may be null."""
+    if rule.each == "change" and node.value is None:
+        return None
+    fields = SUBJECTS["gateway" if rule.each == "gateway" else "connection"]
+    return {name: _read_field(name, value, fields) for name, value in node.entries().items()}
+
+
+def _read_field(name: str, node: Node, fields: Mapping[str, Field]) -> Scalar | tuple[str, ...]:
     """Read a field of a test case: whatever a reading could hold, so a status may be one yet unknown."""
     value: Scalar = node.value
     if name not in fields:

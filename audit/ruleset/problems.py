@@ -108,7 +108,10 @@ class Node:
         """Return a text that says something; notes where it is none."""
         if isinstance(self.value, str) and self.value.strip():
             return self.value
-        self.want("a text")
+        if isinstance(self.value, str) and self.value:
+            self.note("a text that says something is wanted")
+        else:
+            self.want("a text")
         return ""
 
     def texts(self) -> tuple[str, ...]:

@@ -7,20 +7,23 @@ that no calendar has. `python -m audit.ruleset.schema` writes both files beside 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping  # noqa: TC003  (a dataclass field)
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping  # noqa: TC003  (a dataclass field)
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from audit import times
 from audit.model import SEVERITIES
 from audit.ruleset import conditions, parse, policy
-from audit.ruleset.language import KEYWORDS, LONGEST_GLOB, REFS, SUBJECTS, Field, Keyword
+from audit.ruleset.language import GROUP_KEYS, KEYWORDS, LISTED, LONGEST_GLOB, REFS, SUBJECTS, Field, Keyword
 
 Schema: TypeAlias = "dict[str, Any]"
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _DEFAULT_SUBJECT = "connection"
+# The subject whose fields `when` has, and the one whose fields a test case gives, where it is not the rule's own.
+_CHOSEN_AS = {"group": "connection"}
+_GIVEN_AS = {"group": "connection", "change": "connection"}
 _JSON_TYPES = {str: "string", int: "integer", float: "number"}
 
 
@@ -29,17 +32,32 @@ def _pattern(*alternatives: str) -> str:
     return "|".join(f"^{alternative}$".replace(r"\d", "[0-9]") for alternative in alternatives)
 
 
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _closed(known: Mapping[str, Any], schemas: Mapping[str, Schema], required: Iterable[str] = ()) -> Schema:
+    """Build an object that has none but the known keys; of one that has no schema yet, anything is taken."""
+    properties = {key: schemas.get(key, {}) for key in known}
+    return {"type": "object", "required": list(required), "additionalProperties": False, "properties": properties}
+
+
 _DURATION, _INSTANT = times._DURATION.pattern, times._CANONICAL.pattern  # noqa: SLF001  (the loader's own)
 _TEXT: Schema = {"type": "string", "pattern": r"\S"}
 _TRIMMED: Schema = {"type": "string", "pattern": _pattern(r"\S([\s\S]*\S)?")}
 _TEXTS: Schema = {"type": "array", "items": _TRIMMED, "uniqueItems": True}
 _NAME: Schema = {"type": "string", "pattern": _pattern(parse.KEBAB.pattern)}
 _64_BITS: Schema = {"minimum": -(2**63), "exclusiveMaximum": 2**63}
-_PARAMS: Schema = {
-    "type": "object",
-    "propertyNames": _NAME,
-    "additionalProperties": {"type": ["string", "number"]},
-}
+
+
+def _by_name(schema: Schema) -> Schema:
+    return {"type": "object", "propertyNames": _NAME, "additionalProperties": schema}
+
+
+_PARAMS = _by_name({"type": ["string", "number"]})
+_LISTS = _by_name(_TEXTS)
+_SEVERITY: Schema = {"enum": list(SEVERITIES)}
+_NOT_FALSE: Schema = {"not": {"const": False}}
 # What a written value must be beyond its type of JSON, by the type of the field or what a keyword takes.
 _BEYOND_TYPE: Mapping[str, Schema] = {
     "integer": _64_BITS,
@@ -53,11 +71,12 @@ _GIVEN: Mapping[str, Schema] = {
     "texts": {**_TEXTS, "type": ["array", "null"]},
 }
 
+_COMMENT: Schema = {"description": "a note of your own"}
 _RULE_KEYS: Mapping[str, Schema] = {
     "$schema": {"description": "path or URL of this schema, for editors"},
     "id": {**_NAME, "description": "lower-case words with dashes; the file's name without .json"},
     "title": {**_TEXT, "description": "a sentence that says what must hold"},
-    "severity": {"enum": list(SEVERITIES), "description": "how bad it is where it does not hold"},
+    "severity": {**_SEVERITY, "description": "how bad it is where it does not hold"},
     "description": {**_TEXT, "description": "why it must hold"},
     "remediation": {**_TEXT, "description": "what to do about a finding"},
     "controls": {
@@ -69,7 +88,7 @@ _RULE_KEYS: Mapping[str, Schema] = {
     "tags": {**_TEXTS, "description": "words of your own"},
     "params": {**_PARAMS, "description": "values that the policy may change, with their defaults"},
     "each": {"default": _DEFAULT_SUBJECT, "description": "what the rule is about: it is held against each of them"},
-    "when": {"not": {"const": False}, "description": "chooses those that the rule is about; without it, all of them"},
+    "when": {**_NOT_FALSE, "description": "chooses those that the rule is about; without it, all of them"},
     "require": {"not": {"const": True}, "description": "what must hold for them; false: they must never occur"},
     "tests": {
         "type": "array",
@@ -83,94 +102,169 @@ _RULE_KEYS: Mapping[str, Schema] = {
 }
 _CASE_KEYS: Mapping[str, Schema] = {
     "name": {**_TEXT, "description": "what is special about it"},
-    "given": {"type": "object", "description": "the fields that matter; all others are filled with harmless values"},
+    "before": {"description": "the fields that matter of the connection as it was; null: there was none"},
     "expect": {"enum": list(parse._OUTCOMES), "description": "what must come of it"},  # noqa: SLF001
     "params": {**_PARAMS, "description": "parameters for this case only"},
-    "lists": {
-        "type": "object",
-        "propertyNames": _NAME,
-        "additionalProperties": _TEXTS,
-        "description": "lists of the policy for this case only; without it they are empty",
+    "lists": {**_LISTS, "description": "lists of the policy for this case only; without it they are empty"},
+}
+_GIVEN_MEANINGS = {
+    "group": "the connections that make the groups, each with the fields that matter",
+    "change": "the fields that matter of the connection as it is now; null: it is gone",
+}
+_OVERRIDE_KEYS: Mapping[str, Schema] = {
+    "$comment": _COMMENT,
+    "match": {
+        **_ref("override-predicate"),
+        **_NOT_FALSE,
+        "description": "chooses the gateways, by what the list of gateways tells; true: all of them",
     },
+    "params": {**_by_name(_PARAMS), "description": "parameters for these gateways, by rule and name"},
+    "severity": {**_by_name(_SEVERITY), "description": "how bad a finding is on these gateways, by rule"},
+    "disable": {**_TEXTS, "items": _NAME, "description": "rules that do not apply to these gateways"},
+}
+# It must change something; each limit is for what has its type.
+_CHANGES_SOMETHING: Schema = {
+    "anyOf": [
+        {"required": [key], "properties": {key: {"minItems": 1, "minProperties": 1}}}
+        for key in ("params", "severity", "disable")
+    ]
+}
+_WAIVER_KEYS: Mapping[str, Schema] = {
+    "id": {**_TEXT, "description": "a name of its own, which stands on the findings that it waives"},
+    "rule": {**_NAME, "description": "the rule that it is an exception to"},
+    "match": {
+        **_ref("waiver-predicate"),
+        **_NOT_FALSE,
+        "description": "chooses the findings, by the fields that `require` has in that rule; true: all of them",
+    },
+    "reason": {**_TEXT, "description": "why it is accepted"},
+    "approved_by": {**_TEXT, "description": "who accepted it"},
+    "ticket": {**_TEXT, "description": "where that is on record"},
+    "expires": {"type": "string", **_BEYOND_TYPE["time"], "description": "from when on it no longer works"},
 }
 _POLICY_KEYS: Mapping[str, Schema] = {
     "$schema": _RULE_KEYS["$schema"],
+    "$comment": _COMMENT,
     "lists": {
-        "type": "object",
-        "propertyNames": _NAME,
-        "additionalProperties": _TEXTS,
+        **_LISTS,
         "description": "lists that rules read, by name; while one is empty, rules that read it are not evaluated",
     },
     "params": {
-        "type": "object",
-        "additionalProperties": _PARAMS,
-        "description": "parameters by rule and name; they replace the defaults of the rule",
+        **_by_name(_PARAMS),
+        "description": "parameters by rule and name; they replace the rule's defaults",
+    },
+    "overrides": {
+        "type": "array",
+        "items": {**_closed(policy._OVERRIDE_KEYS, _OVERRIDE_KEYS, ["match"]), **_CHANGES_SOMETHING},  # noqa: SLF001
+        "description": "what is otherwise for some gateways; a later entry wins",
+    },
+    "waivers": {
+        "type": "array",
+        "items": _closed(policy._WAIVER_KEYS, _WAIVER_KEYS, policy._WAIVER_REQUIRED),  # noqa: SLF001
+        "description": "accepted exceptions to rules: what they match is still found, as waived",
     },
 }
 
 
 def build_rule_schema() -> Schema:
     """Build the JSON Schema (2020-12) of a rule."""
-    subjects = [_Subject(name, fields) for name, fields in SUBJECTS.items()]
-    keys = {**_RULE_KEYS, "each": {"enum": list(SUBJECTS), **_RULE_KEYS["each"]}}
+    keys = {**_RULE_KEYS, "each": {**_each(), **_RULE_KEYS["each"]}}
+    scopes = [_Scope(each, fields) for each, fields in SUBJECTS.items()]
     return {
         "$schema": _DRAFT,
         "title": "Rule of apig-vpcep-audit",
         "description": "For each subject, when P, require Q.",
-        **_closed(parse._KEYS, keys),  # noqa: SLF001  (the loader's own)
-        "required": list(parse._REQUIRED),  # noqa: SLF001
-        "allOf": [subject.branch() for subject in subjects],
-        "$defs": {name: schema for subject in subjects for name, schema in subject.definitions().items()},
+        **_closed(parse._KEYS, keys, parse._REQUIRED),  # noqa: SLF001  (the loader's own)
+        "allOf": [_branch(each) for each in SUBJECTS],
+        "$defs": {
+            **{name: schema for scope in scopes for name, schema in scope.definitions().items()},
+            **{f"{each}-case": _case(each) for each in SUBJECTS},
+            **{f"{each}-given": _given(fields) for each, fields in SUBJECTS.items() if each not in _GIVEN_AS},
+        },
     }
 
 
 def build_policy_schema() -> Schema:
     """Build the JSON Schema (2020-12) of the policy."""
+    names = dict.fromkeys(name for fields in SUBJECTS.values() for name in fields)
+    findings = {name: _field_of_any(name) for name in names}
+    named = ("list", "field")  # a policy has no parameters of its own
     return {
         "$schema": _DRAFT,
         "title": "Policy of apig-vpcep-audit",
         "description": "The values of a site.",
         **_closed(policy._KEYS, _POLICY_KEYS),  # noqa: SLF001  (the loader's own)
+        "$defs": _Scope("override", LISTED, named).definitions() | _Scope("waiver", findings, named).definitions(),
     }
 
 
-def _closed(known: Mapping[str, Any], schemas: Mapping[str, Schema]) -> Schema:
-    """Build an object that has none but the known keys; of one that has no schema yet, anything is taken."""
-    properties = {key: schemas.get(key, {}) for key in known}
-    return {"type": "object", "additionalProperties": False, "properties": properties}
+def _each() -> Schema:
+    words = [each for each in SUBJECTS if each != "group"]
+    keys: Schema = {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"enum": list(GROUP_KEYS)}}
+    group = {**keys, "description": "the connections that have the same in these fields"}
+    examples = [*words, {"group": ["gateway.id"]}]
+    return {**_or_object({"type": ["string"], **_among(words)}, {"group": group}), "examples": examples}
+
+
+def _branch(each: str) -> Schema:
+    """Hold `when`, `require` and `tests` of a rule about this subject against its fields."""
+    chosen: Schema = {"properties": {"each": {"type": "object"} if each == "group" else {"const": each}}}
+    if each != _DEFAULT_SUBJECT:
+        chosen["required"] = ["each"]
+    when = _ref(f"{_CHOSEN_AS.get(each, each)}-predicate")
+    properties = {"when": when, "require": _ref(f"{each}-predicate"), "tests": {"items": _ref(f"{each}-case")}}
+    return {"if": chosen, "then": {"properties": properties}}
+
+
+def _case(each: str) -> Schema:
+    """Build a test case: a subject, the connections that make groups, or a connection before and after."""
+    is_change = each == "change"
+    extra = parse._BEFORE if is_change else {}  # noqa: SLF001  (the loader's own)
+    given = {"type": ["object", "null"] if is_change else "object", **_ref(f"{_GIVEN_AS.get(each, each)}-given")}
+    keys = {**_CASE_KEYS, "before": {**given, **_CASE_KEYS["before"]}}
+    if each == "group":
+        given = {"type": "array", "minItems": 1, "items": given}
+    meaning = _GIVEN_MEANINGS.get(each, "the fields that matter; all others are filled with harmless values")
+    keys["given"] = {**given, "description": meaning}
+    case = _closed({**parse._CASE_KEYS, **extra}, keys, (*parse._CASE_REQUIRED, *extra))  # noqa: SLF001
+    if is_change:
+        case["if"] = {"properties": {"before": {"const": None}}, "required": ["before"]}
+        case["then"] = {"properties": {"given": {"type": "object"}}}
+    return case
+
+
+def _field_of_any(name: str) -> Field:
+    """Merge what subjects have under one name, as a waiver's rule may be about any of them."""
+    first, *others = dict.fromkeys(fields[name] for fields in SUBJECTS.values() if name in fields)
+    meaning = "; or ".join(field.meaning for field in (first, *others))
+    return replace(first, meaning=meaning, values=()) if others else first
 
 
 @dataclass(frozen=True)
-class _Subject:
-    """Builds what depends on the subject of a rule: conditions on its fields, and test cases."""
+class _Scope:
+    """Builds the conditions on these fields; `kinds` are those of the values that can be named."""
 
     name: str
     fields: Mapping[str, Field]
-
-    def branch(self) -> Schema:
-        """Hold `when`, `require` and `tests` of a rule about this subject against its fields."""
-        chosen: Schema = {"properties": {"each": {"const": self.name}}}
-        if self.name != _DEFAULT_SUBJECT:
-            chosen["required"] = ["each"]
-        predicate = self._ref("predicate")
-        tests = {"items": self._ref("case")}
-        return {"if": chosen, "then": {"properties": {"when": predicate, "require": predicate, "tests": tests}}}
+    kinds: tuple[str, ...] = conditions._KINDS  # noqa: SLF001  (the loader's own)
 
     def definitions(self) -> dict[str, Schema]:
         matchers = {self._matcher_name(name): self._matcher(name) for name in self.fields}
-        parts = {"predicate": self._predicate(), "case": self._case(), **matchers}
+        parts = {"predicate": self._predicate(), **matchers}
         return {f"{self.name}-{part}": schema for part, schema in parts.items()}
 
-    def _ref(self, part: str) -> Schema:
-        return {"$ref": f"#/$defs/{self.name}-{part}"}
+    def ref(self, part: str) -> Schema:
+        return _ref(f"{self.name}-{part}")
 
     def _matcher_name(self, field: str) -> str:
-        return field if self.fields[field].values else self.fields[field].type
+        values = self.fields[field].values
+        alike = (name for name, other in self.fields.items() if other.values == values)
+        return next(alike) if values else self.fields[field].type
 
     def _predicate(self) -> Schema:
-        several = {"type": "array", "minItems": 1, "items": self._ref("predicate")}
+        several = {"type": "array", "minItems": 1, "items": self.ref("predicate")}
         fields = {
-            name: {"description": field.meaning, **self._ref(self._matcher_name(name))}
+            name: {"description": field.meaning, **self.ref(self._matcher_name(name))}
             for name, field in self.fields.items()
         }
         return {
@@ -179,21 +273,15 @@ class _Subject:
             "additionalProperties": False,
             "properties": {
                 **fields,
-                "not": {"description": "must not hold", **self._ref("predicate")},
+                "not": {"description": "must not hold", **self.ref("predicate")},
                 "allOf": {"description": "all of them must hold", **several},
                 "anyOf": {"description": "at least one of them must hold", **several},
             },
         }
 
-    def _case(self) -> Schema:
-        given = {name: _given(field) for name, field in self.fields.items()}
-        case = _closed(parse._CASE_KEYS, _CASE_KEYS)  # noqa: SLF001  (the loader's own)
-        case["properties"]["given"] = {**_CASE_KEYS["given"], "additionalProperties": False, "properties": given}
-        return {**case, "required": list(parse._CASE_REQUIRED)}  # noqa: SLF001
-
     def _matcher(self, name: str) -> Schema:
         """Build what may stand after a field: a value, an array of values, or conditions."""
-        field, me = self.fields[name], self._ref(self._matcher_name(name))
+        field, me = self.fields[name], self.ref(self._matcher_name(name))
         words = {word: self._condition(field, keyword) for word, keyword in KEYWORDS.items() if _suits(field, keyword)}
         properties = {
             **words,
@@ -218,8 +306,10 @@ class _Subject:
             "list": {**_NAME, "description": "a list of the policy"},
             "field": {"enum": fields, "description": "another field"},
         }
-        named: dict[str, Schema] = {kind: refs[kind] for kind in REFS[keyword.takes] if fields or kind != "field"}
-        return {"description": f"holds when the field {keyword.meaning}", **_or_object(schema, named, most=1)}
+        kinds = [kind for kind in REFS[keyword.takes] if kind in self.kinds and (fields or kind != "field")]
+        if kinds:
+            schema = _or_object(schema, {kind: refs[kind] for kind in kinds}, most=1)
+        return {"description": f"holds when the field {keyword.meaning}", **schema}
 
 
 def _suits(field: Field, keyword: Keyword) -> bool:
@@ -232,9 +322,13 @@ def _literal(field: Field, keyword: Keyword) -> Schema:
     types = [_JSON_TYPES[kind] for kind in conditions._FORMS[form][1]]  # noqa: SLF001
     schema: Schema = {"type": types + ["null"] * (form == field.type), **_BEYOND_TYPE.get(form, {})}
     if field.values and form == "text":
-        # Only a text must be one of them: the same place may take an object or an array.
-        schema |= {"if": {"type": "string"}, "then": {"enum": list(field.values)}, "examples": list(field.values)}
+        schema |= _among(field.values)
     return schema
+
+
+def _among(words: Iterable[str]) -> Schema:
+    """Demand one of these words of a text only: the same place may take an object or an array."""
+    return {"if": {"type": "string"}, "then": {"enum": list(words)}, "examples": list(words)}
 
 
 def _or_object(schema: Schema, properties: Mapping[str, Schema], most: int | None = None) -> Schema:
@@ -249,7 +343,12 @@ def _or_object(schema: Schema, properties: Mapping[str, Schema], most: int | Non
     }
 
 
-def _given(field: Field) -> Schema:
+def _given(fields: Mapping[str, Field]) -> Schema:
+    """Build a subject of a test case; its type is told where it stands."""
+    return {"additionalProperties": False, "properties": {name: _reading(field) for name, field in fields.items()}}
+
+
+def _reading(field: Field) -> Schema:
     """Build what a test case may say of a field: whatever a reading could hold, so a status may be one yet unknown."""
     schema = _GIVEN.get(field.type)
     if schema is None:

@@ -1,0 +1,95 @@
+"""Rules bound to the values in force, and held against a gateway: which subjects break which rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence  # noqa: TC003  (dataclass fields)
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from audit.ruleset.compiled import Bindings, Check, Compiled, compile_checks
+from audit.ruleset.language import FALSE, TRUE, Test
+from audit.ruleset.parse import Rule  # noqa: TC001  (a dataclass field)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from audit.model import Connection, Gateway
+    from audit.subjects import Change, Group, Scene
+
+    Subject: TypeAlias = "Connection | Gateway | Change | Group"
+
+
+@dataclass(frozen=True)
+class BoundRule:
+    """A rule with the values that are in force for it."""
+
+    rule: Rule
+    bindings: Bindings
+
+    @cached_property
+    def constants(self) -> Mapping[Test, Any]:
+        """What its conditions compare with."""
+        return {test: self.bindings.constant(test) for test in self.rule.tests}
+
+    @cached_property
+    def expected(self) -> Any:  # noqa: ANN401  (any JSON)
+        """The requirement as it stands in the rule, with the parameters filled in."""
+        return self._fill(self.rule.require_json)
+
+    @property
+    def check(self) -> Check:
+        """What is compiled: of a rule about groups only the choice of the connections that make them."""
+        rule = self.rule
+        return Check(rule.when, FALSE if rule.each == "group" else rule.require, self.bindings)
+
+    def _fill(self, value: object) -> object:
+        if isinstance(value, dict):
+            if value.keys() == {"param"}:
+                return self.bindings.params[value["param"]]
+            return {key: self._fill(inner) for key, inner in value.items()}
+        return [self._fill(inner) for inner in value] if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What a program saw in one gateway: subjects that break a rule, and the connections that rules make groups of."""
+
+    breaches: Sequence[tuple[BoundRule, Subject]]
+    members: Sequence[tuple[BoundRule, Sequence[Connection]]]
+
+
+class Program:
+    """Rules that are in force together, compiled: one function for each kind of subject."""
+
+    def __init__(self, rules: Sequence[BoundRule]) -> None:
+        def about(*subjects: str) -> tuple[list[BoundRule], Compiled]:
+            chosen = [bound for bound in rules if bound.rule.each in subjects]
+            return chosen, compile_checks([bound.check for bound in chosen])
+
+        self._connections = about("connection", "group")
+        self._gateways = about("gateway")
+        self._changes = about("change")
+
+    def look(self, scene: Scene) -> Sighting:
+        """Hold one gateway against the rules."""
+        breaches: list[tuple[BoundRule, Subject]] = []
+        members: dict[int, list[Connection]] = {}
+        rules, compiled = self._connections
+        for connection, number in compiled.find(scene.connections, scene.gateway):
+            if rules[number].rule.each == "group":
+                members.setdefault(number, []).append(connection)
+            else:
+                breaches.append((rules[number], connection))
+        others: list[tuple[tuple[list[BoundRule], Compiled], Sequence[Subject]]]
+        others = [(self._gateways, [scene.gateway]), (self._changes, scene.changes)]
+        for (rules, compiled), subjects in others:
+            breaches += [(rules[number], subject) for subject, number in compiled.find(subjects, scene.gateway)]
+        rules, _ = self._connections
+        return Sighting(breaches, [(rules[number], chosen) for number, chosen in members.items()])
+
+
+def find_broken(bound: BoundRule, groups: Iterable[Group]) -> list[Group]:
+    """Find the groups that break a rule about groups."""
+    compiled = compile_checks([Check(TRUE, bound.rule.require, bound.bindings)], groups=True)
+    return [group for group, _number in compiled.find(groups, None)]

@@ -1,0 +1,131 @@
+"""What rules are held against: connections in their gateway, gateways, changes between two readings, groups. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import msgspec
+
+from audit.model import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+
+    from audit.model import EndpointConnection, Gateway, Reading
+
+# What makes a change of the five documented fields beside the id; the rest is derived.
+_RECORDED = ("marker_id", "created_at", "updated_at", "domain_id", "status")
+_NOTHING = Connection("", "", "", None, None, None, None, None, None, None, "")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one connection between two readings; where it was not or is no more, every field is None."""
+
+    change: Literal["added", "removed", "modified"]
+    before: Connection
+    after: Connection
+
+    @property
+    def key(self) -> str:
+        return (self.before if self.change == "removed" else self.after).key
+
+
+# A group of connections: the fields that make it, and `count`, `oldest` and `newest`.
+Group: TypeAlias = "dict[str, Any]"
+# Groups by the values that make them.
+Groups: TypeAlias = "MutableMapping[tuple[Any, ...], Group]"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One gateway as rules see it; without an earlier reading there are no `changes`."""
+
+    gateway: Gateway
+    connections: Sequence[Connection] = ()
+    changes: Sequence[Change] = ()
+
+
+def observe(
+    gateway: Gateway, records: Iterable[EndpointConnection], previous: Mapping[str, Connection], run_id: str
+) -> list[Connection]:
+    """Place records in their gateway, sorted by key, each with the time since when it has had its status.
+
+    `previous` holds the last known reading of this gateway by connection key. At first sight that time is
+    `updated_at`; while the status stays, the earliest known one is kept, so that an unrelated update does not
+    restart the clock.
+    """
+    region, project_id, gateway_id = gateway.key
+    connections = []
+    for record in records:
+        since = record.updated_at
+        before = previous.get(record.id) if record.id is not None else None
+        if before is not None and before.status == record.status and before.status_since is not None:
+            since = before.status_since if since is None else min(since, before.status_since)
+        connections.append(
+            Connection(
+                region,
+                project_id,
+                gateway_id,
+                record.id,
+                record.marker_id,
+                record.created_at,
+                record.updated_at,
+                record.domain_id,
+                record.status,
+                since,
+                run_id,
+            )
+        )
+    connections.sort(key=lambda connection: connection.id or connection.key)
+    return connections
+
+
+def describe(reading: Reading) -> Gateway:
+    """Complete a gateway by what its reading tells of it."""
+    statuses = Counter(record.status for record in reading.connections)
+    return msgspec.structs.replace(
+        reading.gateway,
+        permissions=reading.permissions,
+        connections=len(reading.connections),
+        accepted=statuses["accepted"],
+        pending=statuses["pendingAcceptance"],
+    )
+
+
+def compare(before: Mapping[str, Connection], now: Iterable[Connection], *, is_whole: bool) -> Iterator[Change]:
+    """Yield what changed since an earlier reading; only a whole one shows what was removed."""
+    gone = dict(before)
+    for connection in now:
+        past = gone.pop(connection.key, None)
+        if past is None:
+            yield Change("added", _NOTHING, connection)
+        elif any(getattr(past, name) != getattr(connection, name) for name in _RECORDED):
+            yield Change("modified", past, connection)
+    for connection in gone.values() if is_whole else ():
+        yield Change("removed", connection, _NOTHING)
+
+
+def count_groups(keys: Sequence[str], connections: Iterable[Connection], gateway: Gateway, groups: Groups) -> None:
+    """Count connections of one gateway into `groups`; one in which a field of `keys` is null belongs to none."""
+    for connection in connections:
+        values = tuple(
+            getattr(gateway, key[8:]) if key.startswith("gateway.") else getattr(connection, key) for key in keys
+        )
+        if None in values:
+            continue
+        group = groups.get(values)
+        if group is None:
+            group = groups[values] = {
+                **dict(zip(keys, values, strict=True)),
+                "count": 0,
+                "oldest": None,
+                "newest": None,
+            }
+        group["count"] += 1
+        created = connection.created_at
+        if created is not None:
+            group["oldest"] = min(created, group["oldest"] or created)
+            group["newest"] = max(created, group["newest"] or created)
