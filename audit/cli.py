@@ -40,7 +40,7 @@ exit codes:
   0  clean, or nothing as severe as --fail-on
   1  findings at or above --fail-on
   2  settings, rules, policy or options are wrong; nothing was read
-  3  something in scope was not covered (wins over 1)
+  3  something in scope was not covered, or a rule broke down (wins over 1)
   4  nothing was covered, or the run could not be recorded, or the previous state is unreadable
   130  interrupted
 
