@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar, cast
 import msgspec
 
 from audit.errors import Overtaken, StateError, StoreError
-from audit.model import Connection, Coverage, Finding, GatewayKey
+from audit.model import Connection, Coverage, Finding, Gateway, GatewayKey
 from audit.store import read_object
 
 if TYPE_CHECKING:
@@ -34,9 +34,12 @@ if TYPE_CHECKING:
 LATEST = "latest.json"
 CONNECTIONS = "connections.ndjson.gz"
 FINDINGS = "findings.ndjson.gz"
+GATEWAYS = "gateways.ndjson.gz"
+MANIFEST = "manifest.json"
+RUNS = "runs/"
 TREND_RUNS = 90
 _GZIP_FORMAT = 31  # zlib's number for "largest window, with the header and trailer of gzip"
-_RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
+RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 
 
 class StoredObject(msgspec.Struct, frozen=True):
@@ -120,19 +123,29 @@ def folder_of(run_id: str) -> str:
     return f"runs/{run_id[:4]}/{run_id[4:6]}/{run_id[6:8]}/{run_id}/"
 
 
+def manifest_of(run_id: str) -> str:
+    """The key of a run's manifest."""
+    return folder_of(run_id) + MANIFEST
+
+
 @dataclass(frozen=True)
 class StoredRun:
-    """A committed run, as the next one reads it."""
+    """A committed run, as later ones read it; `pointer` holds the bytes of `latest.json` where it is the last one."""
 
     store: Store
     manifest: Manifest
     sha256: str
+    pointer: bytes | None = None
 
     def connections(self) -> Iterator[Connection]:
         return self._lines(CONNECTIONS, Connection)
 
     def findings(self) -> Iterator[Finding]:
         return self._lines(FINDINGS, Finding)
+
+    def gateways(self) -> Iterator[Gateway]:
+        """Yield the gateways that were read; runs of versions that did not keep them raise StateError."""
+        return self._lines(GATEWAYS, Gateway)
 
     def _lines(self, name: str, line: type[Line]) -> Iterator[Line]:
         """Yield the lines of an object; raises StateError as soon as it is not what the manifest says, at the end."""
@@ -168,14 +181,18 @@ class Archive:
         if text is None:
             return None
         latest = self._decode(text, LATEST, Latest)
-        if latest.manifest != folder_of(latest.run_id) + "manifest.json" or not _RUN_ID.fullmatch(latest.run_id):
+        if latest.manifest != manifest_of(latest.run_id) or not RUN_ID.fullmatch(latest.run_id):
             raise _unreadable(self.store, LATEST, "it does not point to the manifest of a run")
-        manifest_text = read_object(self.store, latest.manifest)
-        if manifest_text is None:
-            raise _unreadable(self.store, latest.manifest, "it is missing")
-        if sha256(manifest_text).hexdigest() != latest.sha256:
-            raise _unreadable(self.store, latest.manifest, f"its hash is not the one in {LATEST}")
-        return StoredRun(self.store, self._decode(manifest_text, latest.manifest, Manifest), latest.sha256)
+        return self._load(latest.run_id, latest.sha256, f"the one in {LATEST}", text)
+
+    def chain(self) -> Iterator[StoredRun]:
+        """Yield the runs from the last one back to the first. Raises StateError where a link is broken."""
+        run = self.latest()
+        while run is not None:
+            yield run
+            parent = run.manifest.parent
+            name = f"the one in the manifest of {run.manifest.run_id}"
+            run = self._load(parent.run_id, parent.sha256, name) if parent else None
 
     def commit(self, manifest: Manifest, parent: StoredRun | None) -> str:
         """Write the manifest and point `latest.json` at it; returns the manifest's hash.
@@ -183,20 +200,24 @@ class Archive:
         Raises Overtaken where another run was committed since `parent` was read: its findings would be lost.
         """
         text = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
-        key = folder_of(manifest.run_id) + "manifest.json"
+        key = manifest_of(manifest.run_id)
         self.store.put(key, io.BytesIO(text))
-        now = self.latest()
-        if (now and now.sha256) != (parent and parent.sha256):
-            raise Overtaken(
-                f"{self.store.locate(LATEST)}: run {now.manifest.run_id if now else 'none'} was recorded meanwhile; "
-                "this run stays unrecorded, run it again"
-            )
         digest = sha256(text).hexdigest()
         latest = msgspec.json.encode(Latest(manifest.run_id, key, digest)) + b"\n"
-        self.store.put(LATEST, io.BytesIO(latest))
-        if read_object(self.store, LATEST) != latest:
-            raise StoreError(f"{self.store.locate(LATEST)}: does not hold what was just written; run it again")
+        if not self.store.swap(LATEST, parent.pointer if parent else None, latest):
+            raise Overtaken(
+                f"{self.store.locate(LATEST)}: another run was recorded while this one was read; run it again"
+            )
         return digest
+
+    def _load(self, run_id: str, digest: str, source: str, pointer: bytes | None = None) -> StoredRun:
+        key = manifest_of(run_id)
+        text = read_object(self.store, key)
+        if text is None:
+            raise _unreadable(self.store, key, "it is missing")
+        if sha256(text).hexdigest() != digest:
+            raise _unreadable(self.store, key, f"its hash is not {source}")
+        return StoredRun(self.store, self._decode(text, key, Manifest), digest, pointer)
 
     def _decode(self, text: bytes, key: str, kind: type[Line]) -> Line:
         try:
@@ -208,7 +229,8 @@ class Archive:
 def _unreadable(store: Store, key: str, why: str) -> StateError:
     return StateError(
         f"what the previous run left is unreadable: {store.locate(key)}: {why}. "
-        "Restore that object from a backup or an older version of it, or give a new AUDIT_STORE to begin anew"
+        "Restore that object from a backup or an older version of it; or go back to the newest sound run with "
+        "`python -m audit verify --repair`"
     )
 
 
@@ -232,7 +254,15 @@ class LineWriter:
         with _temporary_room():
             self._file.write(self._deflate.compress(self._encode(lines)))
 
+    def lines(self, kind: type[Line]) -> Iterator[Line]:
+        """Read the lines again, once they were stored."""
+        decode = msgspec.json.Decoder(kind).decode
+        self._file.seek(0)
+        with gzip.GzipFile(fileobj=self._file) as text:
+            yield from map(decode, text)
+
     def store_into(self, store: Store, key: str) -> StoredObject:
+        """Store the lines and write no more."""
         with _temporary_room():
             self._file.write(self._deflate.flush())
             size = self._file.tell()

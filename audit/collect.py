@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from audit.archive import Slices
 from audit.errors import ApiError, NotFound
-from audit.model import Coverage, EndpointConnection, Gateway, Reading
+from audit.model import Connection, Coverage, EndpointConnection, Gateway, Reading
 from audit.paging import Page, read_list
 
 if TYPE_CHECKING:
@@ -66,6 +67,78 @@ class Plan:
 
     steps: tuple[Step, ...]
     coverage: tuple[Coverage, ...] = ()
+
+
+class Collector:
+    """Reads the gateways of one target once; when they go down the line again, it gives what it read."""
+
+    def __init__(self, api: Api, wanted: Collection[str], concurrency: int, *, permissions: bool) -> None:
+        self._api = api
+        self._wanted = wanted
+        self._concurrency = concurrency
+        self._permissions = permissions
+        # Without their connections, which are in the lines that were written.
+        self._done: list[Reading] = []
+        self._about_list: tuple[Coverage, ...] = ()
+        self._rows: Slices[Connection] | None = None
+        self._run_id = ""
+        self._answers: dict[tuple[str, str], bool | None] = {}
+        self.steps: tuple[Step, ...] = ()
+
+    def plan(self, past: Sequence[Coverage]) -> tuple[Coverage, ...]:
+        """Decide what to read, and say what there is to say of the list of gateways; `past` is what the last run said.
+
+        What the last run knew of another project or region is out of this one's scope.
+        """
+        known = [Gateway(e.region, e.project_id, e.gateway_id, e.name) for e in past if e.gateway_id is not None]
+        here = (self._api.region, self._api.project_id)
+        elsewhere = [Step(g, Reading(g, "out_of_scope")) for g in known if (g.region, g.project_id) != here]
+        known = [g for g in known if (g.region, g.project_id) == here]
+        if self._rows is None:
+            plan = plan_reading(self._api, self._wanted, known)
+            self._about_list, steps = plan.coverage, list(plan.steps)
+        else:
+            steps = [Step(reading.gateway, reading) for reading in self._done]
+            names = {reading.gateway.id for reading in self._done}
+            why = "not listed when this run began; another run found it meanwhile"
+            steps += [_decide(gateway, self._wanted, why) for gateway in known if gateway.id not in names]
+        keys = {step.gateway.key for step in steps}
+        self.steps = _sorted([*steps, *(step for step in elsewhere if step.gateway.key not in keys)])
+        return self._about_list
+
+    def read(self) -> Generator[Reading, None, None]:
+        """Yield what became of each step, in their order."""
+        if self._rows is not None:
+            yield from map(self._recall, self.steps)
+            return
+        with closing(
+            read_gateways(self._api, self.steps, self._concurrency, permissions=self._permissions)
+        ) as readings:
+            for reading in readings:
+                self._done.append(replace(reading, connections=()))
+                yield reading
+
+    def rewind(self, rows: Iterable[Connection], run_id: str) -> None:
+        """Begin again with what was read; `rows` are all connections as run `run_id` wrote them."""
+        self._rows, self._run_id = Slices(rows), run_id
+
+    def find_existing(self, gateway_id: str, connection_ids: Sequence[str], patience: int) -> dict[str, bool | None]:
+        """Ask for connections by their ids, each once; see `find_existing`."""
+        unasked = [name for name in connection_ids if (gateway_id, name) not in self._answers]
+        found = find_existing(self._api, gateway_id, unasked, self._concurrency, patience) if unasked else {}
+        self._answers |= {(gateway_id, name): exists for name, exists in found.items()}
+        return {name: self._answers[gateway_id, name] for name in connection_ids if (gateway_id, name) in self._answers}
+
+    def _recall(self, step: Step) -> Reading:
+        assert step.decided is not None and self._rows is not None  # noqa: S101, PT018  (plan sees to that)
+        self._rows.skip_to(step.gateway.key)
+        fields = EndpointConnection.__struct_fields__
+        records = (
+            EndpointConnection(*(getattr(row, name) for name in fields))
+            for row in self._rows.take(step.gateway.key)
+            if row.read_in == self._run_id
+        )
+        return replace(step.decided, connections=tuple(records))
 
 
 def plan_reading(api: Api, wanted: Collection[str], known: Collection[Gateway]) -> Plan:

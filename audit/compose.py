@@ -8,12 +8,13 @@ import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from audit.app import Job, Ports, run_audit
+from audit.app import Ports, run_audit
 from audit.archive import Archive
 from audit.deadline import Deadline
 from audit.huawei.apig import Apig
 from audit.huawei.signing import AccessKey, SignatureAuth, TokenAuth
 from audit.huawei.transport import Transport
+from audit.line import Job
 from audit.ruleset.load import load_rule_set
 from audit.store import LocalStore
 from audit.tell import Telling
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from requests.auth import AuthBase
 
-    from audit.app import Progress
+    from audit.line import Progress
     from audit.model import Reading
     from audit.outcome import Outcome
     from audit.settings import RunOptions, Settings
@@ -53,8 +54,12 @@ def perform(
     redact = Redactor(settings.secrets)
     configure_logging(settings.log_level, redact)
     now = datetime.now(timezone.utc)
+
+    def new_run_id() -> str:
+        return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
     job = Job(
-        run_id=f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+        run_id=new_run_id(),
         now=now,
         mode=options.mode or mode,
         rule_set=load_rule_set(settings.rules_dir, settings.policy),
@@ -77,6 +82,7 @@ def perform(
         archive=archive,
         telling=Telling(settings.receivers, WebhookSender(whole, redact), archive.store, silent),
         clock=lambda: datetime.now(timezone.utc),
+        new_run_id=new_run_id,
         progress=progress or NoProgress(),
         warnings=transport.warnings,
     )

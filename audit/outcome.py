@@ -81,6 +81,10 @@ class Tally:
     problems: list[str] = field(default_factory=list)
     _worst: list[tuple[tuple[bool, int, int, str], Finding]] = field(default_factory=list)
 
+    def restart(self, run_id: str) -> None:
+        """Forget everything: the gateways come again."""
+        vars(self).update(vars(Tally(run_id)))
+
     def add(self, findings: Slice) -> None:
         for finding in findings.findings:
             if finding.subject == "change":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, NoReturn, Protocol
 
 from audit.errors import StoreError
 from audit.text import printable
@@ -26,6 +28,15 @@ class Store(Protocol):
 
     def put(self, key: str, content: IO[bytes]) -> None:
         """Write an object whole or not at all, replacing what was there."""
+
+    def swap(self, key: str, expected: bytes | None, content: bytes) -> bool:
+        """Replace an object that holds `expected` (None: there is none); False where it holds something else.
+
+        True only once the object was seen to hold `content`.
+        """
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yield the keys that begin with `prefix`, a folder such as `runs/`, sorted."""
 
     def locate(self, key: str) -> str:
         """Say where a person finds an object: a path or a URL."""
@@ -80,6 +91,31 @@ class LocalStore:
         except OSError as error:
             raise self._error(key, "written", error) from None
 
+    def swap(self, key: str, expected: bytes | None, content: bytes) -> bool:
+        lock = self._path(f".{key}.lock")
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            with lock.open("wb") as held:
+                # Left behind: to remove it would let two processes lock two different files.
+                _lock(held)
+                if read_object(self, key) != expected:
+                    return False
+                self.put(key, io.BytesIO(content))
+                if read_object(self, key) != content:
+                    raise StoreError(f"{self.locate(key)}: does not hold what was just written; run it again")
+        except OSError as error:
+            raise self._error(key, "locked", error) from None
+        return True
+
+    def list(self, prefix: str) -> Iterator[str]:
+        def fail(error: OSError) -> NoReturn:
+            raise self._error(prefix, "listed", error)
+
+        top = self._path(prefix.rstrip("/"))
+        walk = os.walk(top, onerror=fail) if top.exists() else ()
+        paths = (Path(folder) / name for folder, _, names in walk for name in names if not name.startswith("."))
+        yield from sorted(path.relative_to(self._root).as_posix() for path in paths)
+
     def locate(self, key: str) -> str:
         return printable(str(self._path(key)))
 
@@ -88,6 +124,14 @@ class LocalStore:
 
     def _error(self, key: str, what: str, error: OSError) -> StoreError:
         return StoreError(f"{self.locate(key)}: cannot be {what}: {error.strerror or error}")
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Wait for the only lock on a file, which ends with it or with the process; Windows does without."""
+    if sys.platform != "win32":
+        import fcntl  # noqa: PLC0415
+
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _chunks(content: IO[bytes]) -> Iterator[bytes]:

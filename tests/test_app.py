@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from audit.archive import TREND_RUNS
+from audit.archive import TREND_RUNS, Archive
 from audit.compose import open_archive, perform
 from audit.errors import StoreError
 from audit.settings import RULES_BESIDE_HANDLER, RunOptions, Surroundings, load_settings
@@ -183,8 +183,9 @@ def test_what_is_written_is_sorted_and_hashed(world):
     order = [(f["gateway"]["id"], f["rule_id"], f["connection"]) for f in world.lines("findings.ndjson.gz")]
     assert order == sorted(order)
     assert [item["key"].split("/")[-1] for item in world.manifest()["objects"]] == [
-        "connections.ndjson.gz", "findings.ndjson.gz",
+        "gateways.ndjson.gz", "connections.ndjson.gz", "findings.ndjson.gz",
     ]  # fmt: skip
+    assert sorted(line["connections"] for line in world.lines("gateways.ndjson.gz")) == [40] * 6 + [41]
 
 
 def test_a_malformed_record_is_a_finding_and_not_a_gap(world):
@@ -260,40 +261,53 @@ def test_an_unreadable_past_stops_the_run_and_is_told(world):
     )
 
 
-def test_two_runs_at_once_harm_nothing(world):
-    """The one that comes second says so and stays unrecorded; the chain is whole."""
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_run_that_others_overtake_follows_them(world, monkeypatch, times):
+    """What it read is judged again beside what they left; nothing is read twice, and the chain is whole."""
+    shop = world.estate.add_gateway("shop")
+    old, gone = shop.add_connections(2, status="failed")
+    world.run()
+    shop.change(old.id, status="accepted")
+    shop.remove(gone.id)
+    requests: list[int] = []
+    commit = Archive.commit
+
+    def overtaken(archive: Archive, *manifest_and_parent: Any) -> str:
+        if len(requests) < times:
+            requests.append(len(world.estate.requests))
+            before = len(world.estate.requests)
+            monkeypatch.setattr(Archive, "commit", commit)
+            shop.add_connection(status="failed")
+            world.run()
+            monkeypatch.setattr(Archive, "commit", overtaken)
+            del world.estate.requests[before:]
+        return commit(archive, *manifest_and_parent)
+
+    monkeypatch.setattr(Archive, "commit", overtaken)
+    outcome = world.run()
+    monkeypatch.undo()
+    new_questions = [requests[0] + number for number in range(times)]
+    assert requests == new_questions, "nothing is read twice; what only the others saw is asked for by its id"
+    assert len(outcome.summary.problems) == 1
+    assert outcome.summary.problems[0].endswith(" was recorded while this one was read")
+    statuses = sorted((f["status"], f["resolution"]) for f in world.findings().values())
+    assert statuses.count(("resolved", "fixed")) == 1
+    assert statuses.count(("resolved", "resource_deleted")) == 1
+    assert next(run.manifest.run_id for run in open_archive(world.store).chain()) == outcome.summary.run_id
+    assert len(list(open_archive(world.store).chain())) == 2 + times
+    assert world.manifest()["run_id"] == outcome.summary.run_id
+    assert {f["run_id"] for f in world.findings().values() if f["status"] == "ongoing"} <= {outcome.summary.run_id}
+
+
+def test_a_run_that_is_overtaken_for_ever_gives_up(world, monkeypatch):
+    """It is not recorded, and says so."""
     world.estate.add_gateway("shop").add_connection(status="failed")
     world.run()
-    overtaken: list[object] = []
-
-    def overtake(call) -> None:
-        if call.kind == "connections" and not overtaken:
-            overtaken.append(True)
-            inner = subprocess.run(
-                [sys.executable, "-m", "audit", "run", "--format", "json"],
-                env={**os.environ, **world.environment}, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            overtaken.append(json.loads(inner.stdout)["exit_code"])
-
-    world.estate.before_request(overtake)
-    # The callback runs under the estate's lock: let other requests in meanwhile.
-    world.estate.lock = _NoLock()
+    monkeypatch.setattr(LocalStore, "swap", lambda *_: False)
     outcome = world.run()
-    assert overtaken == [True, 1]
     assert outcome.summary.exit_code == 4
-    assert "was recorded meanwhile" in outcome.summary.problems[0]
-    archive = open_archive(world.store)
-    latest = archive.latest()
-    assert latest is not None
-    assert [f.status for f in latest.findings()] == ["ongoing"]
-
-
-class _NoLock:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
+    assert "another run was recorded while this one was read" in "".join(outcome.summary.problems)
+    assert outcome.summary.deliveries == []
 
 
 @pytest.mark.parametrize("after", [0.0, 0.25, 0.6])
@@ -420,7 +434,7 @@ def test_a_secret_in_the_data_itself_reaches_nothing(world, escaped):
     texts = [gzip.decompress(path.read_bytes()) for path in world.store.rglob("*.gz")]
     texts += [path.read_bytes() for path in world.store.rglob("*.json")]
     texts += [world.receiver.deliveries[0].body, msgspec.json.encode(outcome.summary)]
-    assert len(texts) == 7
+    assert len(texts) == 8
     for text in texts:
         assert key.encode() not in text
         assert secret.encode() not in text
@@ -497,7 +511,7 @@ def test_trouble_is_told_and_so_is_its_end(world):
 def test_a_defect_of_ours_is_told_before_it_ends_the_run(world, monkeypatch):
     """Silence would look like health; the text of the error is not shown."""
     world.estate.add_gateway("shop").add_connection()
-    monkeypatch.setattr("audit.app.reconcile", lambda *_: dict[str, str]()["secret"])
+    monkeypatch.setattr("audit.line.reconcile", lambda *_: dict[str, str]()["secret"])
     with pytest.raises(KeyError):
         world.run()
     (delivery,) = world.receiver.deliveries
@@ -651,7 +665,7 @@ class Crash(BaseException):
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(6))
 def test_a_crash_at_any_write_loses_nothing(world, monkeypatch, number, after):
     """Readings, findings, manifest, commit, receiver's record, just before or just after: the next run goes on."""
     shop = world.estate.add_gateway("shop")
@@ -673,7 +687,14 @@ def test_a_crash_at_any_write_loses_nothing(world, monkeypatch, number, after):
     with pytest.raises(Crash):
         world.run()
     monkeypatch.undo()
-    names = ["connections.ndjson.gz", "findings.ndjson.gz", "manifest.json", "latest.json", "default.json"]
+    names = [
+        "gateways.ndjson.gz",
+        "connections.ndjson.gz",
+        "findings.ndjson.gz",
+        "manifest.json",
+        "latest.json",
+        "default.json",
+    ]
     assert [key.split("/")[-1] for key in keys] == names[: number + 1]
     world.run()
     committed = keys[-1] == "receivers/default.json" or (keys[-1] == "latest.json" and after)
