@@ -8,15 +8,18 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
 import msgspec
 
 from audit import __version__
+from audit.archive import RUN_ID
 from audit.errors import AuditError, OptionsError, UsageError
+from audit.history import compare_runs, find_run, run_at, runs_between
 from audit.model import SEVERITIES
 from audit.outcome import NEVER
-from audit.render import console
+from audit.render import console, past
 from audit.ruleset.cases import failing_cases
 from audit.ruleset.describe import explain_rule
 from audit.ruleset.load import load_rule_set
@@ -27,6 +30,8 @@ from audit.text import describe_defect, printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
+
+    from audit.archive import Archive, StoredRun
 
 _INTERRUPTED = "interrupted; `python -m audit findings` shows the latest run that was recorded"
 
@@ -98,6 +103,9 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     _add_run(verbs)
     _add_findings(verbs)
+    _add_report(verbs)
+    _add_verify(verbs)
+    _add_replay(verbs)
     _add_rules(verbs)
     return parser
 
@@ -169,12 +177,54 @@ def _add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
 def _add_findings(verbs: _Verbs[_Parser]) -> None:
     parser = verbs.add_parser(
         "findings",
-        help="show the latest run's findings",
-        epilog="example:\n  python -m audit findings --store ./out --format csv > findings.csv",
+        help="show a run's findings, or what changed since another one",
+        epilog="examples:\n  python -m audit findings --store ./out --format csv > findings.csv\n"
+        "  python -m audit findings --since 2026-11-22",
     )
+    parser.add_argument("--run", default="", help="this run instead of the latest one")
+    parser.add_argument("--since", metavar="WHEN", help="what changed since a day or a time, or since a run")
     parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
     _add_settings(parser, "STORE")
     parser.set_defaults(verb=_findings)
+
+
+def _add_report(verbs: _Verbs[_Parser]) -> None:
+    parser = verbs.add_parser(
+        "report",
+        help="show what a past run read, found and left as evidence",
+        epilog="example:\n  python -m audit report 20261122T081500Z-7f3a9c",
+    )
+    parser.add_argument("run", nargs="?", default="", metavar="RUN", help="default: the latest one")
+    _add_settings(parser, "STORE")
+    parser.set_defaults(verb=_report)
+
+
+def _add_verify(verbs: _Verbs[_Parser]) -> None:
+    parser = verbs.add_parser(
+        "verify",
+        help="check that nothing in the chain of runs was changed or is missing",
+        epilog="example:\n  python -m audit verify --store ./out\n\nexit codes:\n  0  sound\n  1  broken\n  2  usage",
+    )
+    parser.add_argument("--run", default="", help="hash the objects of this run only, not those of all runs")
+    parser.add_argument("--all", action="store_true", help="hash the objects of abandoned runs too")
+    parser.add_argument("--repair", action="store_true", help="point latest.json at the newest sound run first")
+    parser.add_argument("--format", choices=["text", "json"], default="text")
+    _add_settings(parser, "STORE")
+    parser.set_defaults(verb=_verify)
+
+
+def _add_replay(verbs: _Verbs[_Parser]) -> None:
+    parser = verbs.add_parser(
+        "replay",
+        help="hold past readings against other rules: what would these have found?",
+        epilog="example:\n  python -m audit replay --from 20261022T081500Z-7f3a9c --rules-dir ./my-rules",
+    )
+    parser.add_argument("--from", required=True, dest="first", metavar="RUN", help="the first run to judge again")
+    parser.add_argument("--to", default="", dest="last", metavar="RUN", help="the last one (default: the latest)")
+    parser.add_argument("--out", metavar="FILE", help="write every difference there, a JSON object a line")
+    parser.add_argument("--format", choices=["table", "json"], default="table")
+    _add_settings(parser, "STORE", "RULES_DIR", "POLICY")
+    parser.set_defaults(verb=_replay)
 
 
 def _add_rules(verbs: _Verbs[_Parser]) -> None:
@@ -255,13 +305,17 @@ def _watching() -> Iterator[console.ProgressBar | None]:
         stop()
 
 
-def _findings(options: argparse.Namespace) -> tuple[int, str]:
+def _open_archive(options: argparse.Namespace) -> Archive:
     from audit.compose import open_archive  # noqa: PLC0415
 
-    store = load_store(os.environ, Surroundings(), _setting_flags(options))
-    run = open_archive(store).latest()
-    if run is None:
-        raise UsageError([f"{store}: no run is recorded there; python -m audit run records one"])
+    return open_archive(load_store(os.environ, Surroundings(), _setting_flags(options)))
+
+
+def _findings(options: argparse.Namespace) -> tuple[int, str]:
+    archive = _open_archive(options)
+    run = find_run(archive, options.run)
+    if options.since is not None:
+        return _differences(options, archive, run)
     findings = console.by_weight(run.findings())
     if options.format == "json":
         return 0, _json(findings)
@@ -269,6 +323,60 @@ def _findings(options: argparse.Namespace) -> tuple[int, str]:
         return 0, console.findings_csv(findings)
     _note(*console.run_lines(run.manifest.run_id, run.manifest.coverage, run.manifest.counts))
     return 0, console.render_findings(findings, table=_is_terminal(sys.stdout))
+
+
+def _differences(options: argparse.Namespace, archive: Archive, run: StoredRun) -> tuple[int, str]:
+    if options.format == "csv":
+        raise OptionsError(["--since shows changes; it has the formats table and json"])
+    then = find_run(archive, options.since) if RUN_ID.fullmatch(options.since) else run_at(archive, options.since)
+    changed = list(compare_runs(then, run))
+    if options.format == "json":
+        return 0, _json([{"then": then or None, "finding": finding} for then, finding in changed])
+    _note(
+        f"from run  {then.manifest.run_id} ({then.manifest.now})",
+        f"to run    {run.manifest.run_id} ({run.manifest.now})",
+    )
+    return 0, past.render_differences(changed)
+
+
+def _report(options: argparse.Namespace) -> tuple[int, str]:
+    run = find_run(_open_archive(options), options.run)
+    findings = console.by_weight(run.findings())
+    return 0, past.render_report(run.manifest, run.sha256, findings, table=_is_terminal(sys.stdout))
+
+
+def _verify(options: argparse.Namespace) -> tuple[int, str]:
+    from audit.verify import Verifier  # noqa: PLC0415
+
+    store = _open_archive(options).store
+    if options.run and not RUN_ID.fullmatch(options.run):
+        raise OptionsError([f"--run {options.run}: is no run id such as 20261122T081500Z-7f3a9c"])
+    if options.repair:
+        repaired = Verifier(store).repair()
+        _note(f"audit: latest.json points to run {repaired} now" if repaired else "audit: there was nothing to repair")
+    found = Verifier(store).verify(options.run, everything=options.all)
+    if not (found.runs or found.problems or found.abandoned):
+        raise UsageError([f"{store.url}: no run is recorded there, so that there is nothing to verify"])
+    code = 1 if found.problems else 0
+    return code, _json(found) if options.format == "json" else past.render_verification(found, options.run)
+
+
+def _replay(options: argparse.Namespace) -> tuple[int, str]:
+    from audit.replay import replay  # noqa: PLC0415
+
+    flags = _setting_flags(options)
+    rule_set = load_rule_set(*load_rule_places(os.environ, flags))
+    pairs = runs_between(_open_archive(options), options.first, options.last)
+    results = [replay(run, before, rule_set) for run, before in pairs]
+    if options.out is not None:
+        lines = [msgspec.json.encode(line) + b"\n" for result in results for line in result.lines()]
+        try:
+            Path(options.out).write_bytes(b"".join(lines))
+        except OSError as error:
+            raise OptionsError([f"--out {options.out}: cannot be written: {error.strerror}"]) from None
+    if options.format == "json":
+        return 0, _json([result.summary() for result in results])
+    return 0, past.render_replay(results)
 
 
 def _check_rules(options: argparse.Namespace) -> tuple[int, str]:

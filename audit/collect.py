@@ -132,13 +132,8 @@ class Collector:
     def _recall(self, step: Step) -> Reading:
         assert step.decided is not None and self._rows is not None  # noqa: S101, PT018  (plan sees to that)
         self._rows.skip_to(step.gateway.key)
-        fields = EndpointConnection.__struct_fields__
-        records = (
-            EndpointConnection(*(getattr(row, name) for name in fields))
-            for row in self._rows.take(step.gateway.key)
-            if row.read_in == self._run_id
-        )
-        return replace(step.decided, connections=tuple(records))
+        rows = self._rows.take(step.gateway.key)
+        return replace(step.decided, connections=tuple(row.record for row in rows if row.read_in == self._run_id))
 
 
 def plan_reading(api: Api, wanted: Collection[str], known: Collection[Gateway]) -> Plan:

@@ -101,6 +101,13 @@ class Connection(msgspec.Struct, frozen=True):
         return GatewayKey(self.region, self.project_id, self.gateway_id)
 
     @property
+    def record(self) -> EndpointConnection:
+        """What the API said of it."""
+        return EndpointConnection(
+            self.id, self.marker_id, self.created_at, self.updated_at, self.domain_id, self.status
+        )
+
+    @property
     def key(self) -> str:
         """Its id, or where it has none, a hash of what it does have, so that a finding about it keeps its name."""
         if self.id is not None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from audit.webhook import Receiver
 
 
+RECEIVERS = "receivers/"
+
+
 class Sender(Protocol):
     """Delivers one message; raises DeliveryError."""
 
@@ -118,18 +121,22 @@ def _load(store: Store, receiver: Receiver) -> Told:
 
     A new URL keeps what was told, but counts as never tried, so that a message proves the wire.
     """
-    new = Told(receiver.name, url=receiver.url_hash)
-    text = read_object(store, _key(receiver))
-    if text is None:
-        return new
-    try:
-        told = msgspec.json.decode(text, type=Told)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return new
+    told = read_told(store, _key(receiver))
+    if told is None:
+        return Told(receiver.name, url=receiver.url_hash)
     if told.url != receiver.url_hash:
         told = msgspec.structs.replace(told, url=receiver.url_hash, told_at=None, gone=False)
     return told
 
 
+def read_told(store: Store, key: str) -> Told | None:
+    """Read a receiver's record; None where there is none, or it is garbled. Raises StoreError."""
+    text = read_object(store, key)
+    try:
+        return None if text is None else msgspec.json.decode(text, type=Told)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
 def _key(receiver: Receiver) -> str:
-    return f"receivers/{receiver.name}.json"
+    return f"{RECEIVERS}{receiver.name}.json"

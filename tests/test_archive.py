@@ -97,7 +97,7 @@ def test_a_run_that_was_overtaken_is_not_committed(archive):
     write_run(archive)
     parent = archive.latest()
     write_run(archive, "20261122T091500Z-000002", parent)
-    with pytest.raises(StoreError, match="20261122T091500Z-000002 was recorded meanwhile"):
+    with pytest.raises(StoreError, match="another run was recorded while this one was read"):
         write_run(archive, "20261122T091501Z-000003", parent)
     latest = archive.latest()
     assert latest is not None

@@ -72,7 +72,7 @@ def render_outcome(outcome: Outcome, location: str, problems: Iterable[str], *, 
     summary = outcome.summary
     lines = run_lines(summary.run_id, summary.coverage, summary.counts)
     if table:
-        lines = [part for line in lines for part in _wrap(line)]
+        lines = [part for line in lines for part in fit(line)]
     if outcome.worst:
         left_out = sum(summary.counts.by_severity.values()) - sum(finding.is_open for finding in outcome.worst)
         more = f"+{left_out} more; `python -m audit findings` shows all\n" if left_out else ""
@@ -87,7 +87,8 @@ def render_outcome(outcome: Outcome, location: str, problems: Iterable[str], *, 
     return "\n".join(lines)
 
 
-def _wrap(line: str) -> list[str]:
+def fit(line: str) -> list[str]:
+    """Break a line to fit the terminal."""
     width = max(40, shutil.get_terminal_size().columns - 1)
     return textwrap.wrap(line, width, subsequent_indent=" " * 12, break_long_words=False) or [line]
 
@@ -97,8 +98,7 @@ def render_findings(findings: Sequence[Finding], *, table: bool) -> str:
     if table and findings:
         return _draw_table(findings)
     lines = (
-        [f.severity, _state(f), f.rule_id, *map(printable, (_gateway(f), _about(f) or "-", f.message))]
-        for f in findings
+        [f.severity, state(f), f.rule_id, *map(printable, (place(f), about(f) or "-", f.message))] for f in findings
     )
     return "".join("\t".join(line) + "\n" for line in lines)
 
@@ -115,9 +115,9 @@ def _draw_table(findings: Iterable[Finding]) -> str:
     table.add_column("finding", overflow="fold")
     for finding in findings:
         # Text, not str: names must not be read as markup.
-        what = Text(f"{printable(finding.message)}\n{printable(_gateway(finding))}")
+        what = Text(f"{printable(finding.message)}\n{printable(place(finding))}")
         since = f"since {finding.first_seen[:10]}"
-        for detail in filter(None, (_about(finding), finding.rule_id, since, _resolution(finding))):
+        for detail in filter(None, (about(finding), finding.rule_id, since, _resolution(finding))):
             what.append(f"  {printable(detail)}", style="dim")
         style = _COLOURS[finding.severity] if finding.is_open else "dim"
         table.add_row(Text(finding.severity, style=style), finding.status, what)
@@ -165,7 +165,7 @@ def render_check(results: Iterable[Mapping[str, Any]], failed: int) -> str:
 
 def wrap(text: str) -> str:
     """Break long lines to fit the terminal."""
-    return "\n".join(part for line in text.splitlines() for part in _wrap(line)) + "\n"
+    return "\n".join(part for line in text.splitlines() for part in fit(line)) + "\n"
 
 
 def findings_csv(findings: Iterable[Finding]) -> str:
@@ -194,19 +194,26 @@ def _gap(entry: Coverage) -> str:
     return printable(f"{entry.state.replace('_', ' ')}: {name}{ident}: {entry.reason}")
 
 
-def _gateway(finding: Finding) -> str:
+def place(finding: Finding) -> str:
+    """Name the gateway that a finding is about."""
     if finding.gateway is None:
         return "-"
     return finding.gateway.name or finding.gateway.id
 
 
-def _about(finding: Finding) -> str:
+def about(finding: Finding) -> str:
     """Name what in a gateway a finding is about: a connection, or a group by what makes it."""
-    keys = {name: value for name, value in (finding.group or {}).items() if name != "gateway.id"}
-    return finding.connection or ", ".join(f"{name} {value}" for name, value in keys.items())
+    return name_subject(finding.connection, finding.group)
 
 
-def _state(finding: Finding) -> str:
+def name_subject(connection: str | None, group: Mapping[str, Any] | None) -> str:
+    """Name a connection, or a group by what makes it beside its gateway; "" for neither."""
+    keys = {name: value for name, value in (group or {}).items() if name != "gateway.id"}
+    return connection or ", ".join(f"{name} {value}" for name, value in keys.items())
+
+
+def state(finding: Finding) -> str:
+    """Name a finding's status, and where it is resolved, why."""
     return f"{finding.status} ({_resolution(finding)})" if finding.resolution else finding.status
 
 
