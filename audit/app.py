@@ -93,7 +93,9 @@ def run_audit(job: Job, ports: Ports) -> Outcome:
             open=tally.open,
             waived=tally.waived,
             events=tally.events,
+            reopened=tally.reopened,
             worst=tally.worst,
+            past_events=tally.past_events,
             extent=tally.extent,
             problems=tally.problems,
             manifest_location=location,
@@ -115,9 +117,10 @@ def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None
     a run id of its own: a folder is never written twice.
     """
     scope = _choose_rules(job)
-    waivers = job.rule_set.policy.waivers
-    reads = frozenset().union(*(rule.fields for rule in scope.rules), *(fields_in(w.match) for w in waivers))
-    collector = Collector(ports.api, job.gateways, job.concurrency, permissions="gateway.permissions" in reads)
+    waived = [(rule, w) for rule in scope.rules for w in job.rule_set.policy.waivers if w.rule == rule.id]
+    reads = [rule.fields for rule in scope.rules] + [rule.full_names(fields_in(w.match)) for rule, w in waived]
+    permissions = any("gateway.permissions" in fields for fields in reads)
+    collector = Collector(ports.api, job.gateways, job.concurrency, permissions=permissions)
     with ExitStack() as stack:
         for tries in range(1, _MOST_TRIES + 1):
             parent, pages = ports.archive.latest(), Pages(stack)
@@ -157,7 +160,7 @@ def _pass_down(
     """Send every gateway down the line; returns what became of each rule."""
     policy, now = job.rule_set.policy, format_time(job.now)
     tally.idle = frozenset(scope.idle)
-    tally.untouched = scope.untouched
+    tally.untouched, tally.narrowed = scope.untouched, frozenset(scope.narrowed)
     line = Line(
         job=job,
         run=Run(
@@ -166,7 +169,8 @@ def _pass_down(
             selected=scope.selected,
             loaded=frozenset({WAIVER_EXPIRED, *(rule.id for rule in job.rule_set.rules)}),
             all_rules=not job.rule_ids,
-            waivers=frozenset(waiver.id for waiver in policy.waivers if waiver.expires > now),
+            spanning=frozenset(rule.id for rule in job.rule_set.rules if rule.spans_gateways),
+            waivers=frozenset((waiver.id, waiver.rule) for waiver in policy.waivers if waiver.expires > now),
         ),
         collector=collector,
         judge=Judge(scope.rules, policy, job.now),
@@ -177,9 +181,10 @@ def _pass_down(
     failed = {rule_id: f"it broke down on {where}" for rule_id, where in line.failed.items()}
     tally.idle |= failed.keys()
     tally.failed = frozenset(failed)
-    why = {**scope.idle, **failed}
+    why = {**line.unjudged, **scope.idle, **failed}
     tally.problems += [f"rule {name} was not evaluated: {text}" for name, text in {**scope.narrowed, **why}.items()]
-    chosen = (rule for rule in job.rule_set.select(job.rule_ids) if rule.id not in scope.narrowed)
+    why |= scope.narrowed
+    chosen = (rule for rule in job.rule_set.rules if rule.id not in scope.untouched)
     return [RuleUsed(rule.id, rule.sha256, why.get(rule.id, "")) for rule in chosen]
 
 
@@ -198,8 +203,14 @@ class _Scope:
 
 
 def _choose_rules(job: Job) -> _Scope:
+    """Choose the rules of a run: those asked for, and in each run those about changes.
+
+    The next run compares with what this one reads, so that a change that is not judged now never will be.
+    """
     rules, idle, narrowed = [], {}, {}
-    for rule in job.rule_set.select(job.rule_ids):
+    wanted = {rule.id for rule in job.rule_set.select(job.rule_ids)}
+    chosen = [rule for rule in job.rule_set.rules if rule.id in wanted or rule.each == "change"]
+    for rule in chosen:
         if job.gateways and rule.spans_gateways:
             narrowed[rule.id] = "its groups may span gateways, and this run is limited to some"
         elif empty := job.rule_set.empty_lists_of(rule):
@@ -207,7 +218,7 @@ def _choose_rules(job: Job) -> _Scope:
         else:
             rules.append(rule)
     selected = frozenset({*idle, *(rule.id for rule in rules)})
-    untouched = frozenset(rule.id for rule in job.rule_set.rules) - selected
+    untouched = frozenset(rule.id for rule in job.rule_set.rules) - {rule.id for rule in chosen}
     if not job.gateways and not job.rule_ids:
         selected |= {WAIVER_EXPIRED}
     return _Scope(tuple(rules), idle, narrowed, selected, untouched)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
@@ -26,6 +27,7 @@ from audit.ruleset.load import load_rule_set
 from audit.ruleset.problems import nearest
 from audit.settings import OPTIONS, SETTINGS, Surroundings, load_rule_places, load_settings, load_store, parse_options
 from audit.text import describe_defect, printable
+from audit.times import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -405,7 +407,7 @@ def _check_rules(options: argparse.Namespace) -> tuple[int, str]:
 def _explain_rule(options: argparse.Namespace) -> tuple[int, str]:
     rule_set = load_rule_set(*load_rule_places(os.environ, _setting_flags(options)))
     (rule,) = rule_set.select([options.rule])
-    text = explain_rule(rule, rule_set)
+    text = explain_rule(rule, rule_set, format_time(datetime.now(timezone.utc)))
     return 0, console.wrap(text) if _is_terminal(sys.stdout) else text
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from audit.model import ESTATE, FIRST_READING, Connection, GatewayRef, build_uid
+from audit.model import ESTATE, FIRST_READING, TURNED_OFF, Connection, GatewayRef, build_uid
 from audit.ruleset.compiled import Bindings, Check, compile_checks
 from audit.ruleset.explain import Explanation, explain
 from audit.ruleset.language import COUNTS, FALSE, Test
 from audit.ruleset.parse import fields_in
-from audit.ruleset.program import BoundRule, Program, find_broken
+from audit.ruleset.program import BoundRule, Program
 from audit.subjects import Change, Scene, compare, count_groups, describe
 from audit.text import describe_defect
 from audit.times import format_time
@@ -83,7 +83,8 @@ def _is_maximum(rule: Rule) -> bool:
     """Whether a rule only sets a maximum to one count, so that what was not seen cannot make it pass."""
     only = rule.require
     is_maximum = isinstance(only, Test) and only.keyword == "maximum" and len(fields_in(only)) == 1
-    when = {f"gateway.{name}" if rule.each == "gateway" else name for name in fields_in(rule.when)}
+    chosen = fields_in(rule.when)
+    when = rule.full_names(chosen) if rule.each == "gateway" else chosen
     return is_maximum and len(rule.fields & COUNTS) == 1 and not when & COUNTS
 
 
@@ -106,6 +107,10 @@ class Judge:
             if (waivers := self._waivers[rule.id])
         }
         self._groups: dict[str, Groups] = {rule.id: {} for rule in rules if rule.spans_gateways}
+        # Fields that this reading does not tell: no waiver is granted on what was not read.
+        self._unknown: frozenset[str] = frozenset()
+        # Numbers of the overrides that match some gateway.
+        self.overridden: set[int] = set()
         # Ids of the rules about such groups for which some gateway was not read, or not as far as they need.
         self._limited: set[str] = set()
 
@@ -123,12 +128,16 @@ class Judge:
         changes: Iterable[Change] = ()
         if self.about_changes and earlier is not None:
             changes = compare(earlier, connections, is_whole=reading.is_whole)
+        self._unknown = frozenset() if reading.is_whole else COUNTS
+        if reading.permissions is None:
+            self._unknown |= {"gateway.permissions"}
         hits, failed = self._evaluate(matching, able, Scene(describe(reading), connections, tuple(changes)))
         evaluated = frozenset(bound.rule.id for bound in able) - failed.keys()
-        if not reading.gone:
+        if not reading.gone and reading.state != "out_of_scope":
             self._limited |= self._groups.keys() - (evaluated if reading.is_whole else set())
         disabled = frozenset(rule.id for rule in self._rules if rule.id not in unable)
-        unable |= dict.fromkeys(failed, "it broke down")
+        unable |= dict.fromkeys(failed, "it broke down") | dict.fromkeys(disabled, TURNED_OFF)
+        self.overridden.update(matching)
         return Verdict(hits, evaluated, {name: why for name, why in unable.items() if why}, disabled, failed)
 
     def judge_groups(self, *, is_whole: bool) -> Verdict:
@@ -142,10 +151,12 @@ class Judge:
         failed: dict[str, str] = {}
         for bound in self._bind(()):
             rule = bound.rule
-            if rule.id not in self._groups or (rule.id in limited and not _is_maximum(rule)):
+            too_low = rule.id in limited and rule.fields & COUNTS and not _is_maximum(rule)
+            if rule.id not in self._groups or too_low:
                 continue
+            self._unknown = COUNTS if rule.id in limited else frozenset()
             try:
-                groups = find_broken(bound, self._groups[rule.id].values())
+                groups = bound.find_broken(self._groups[rule.id].values())
                 hits |= {hit.uid: hit for hit in (self._explain(bound, group, None) for group in groups)}
             except Exception as error:  # noqa: BLE001  (one rule must not cost the others)
                 failed[rule.id] = describe_defect(error)
@@ -191,7 +202,7 @@ class Judge:
             if not bound.rule.spans_gateways:
                 groups: Groups = {}
                 count_groups(bound.rule.keys, members, scene.gateway, groups)
-                breaches += [(bound, group) for group in find_broken(bound, groups.values())]
+                breaches += [(bound, group) for group in bound.find_broken(groups.values())]
         hits = [self._explain(bound, subject, scene.gateway) for bound, subject in breaches]
         # Last, as nothing can fail any more that would count them twice.
         for bound, members in sighting.members:
@@ -211,6 +222,7 @@ class Judge:
         waivers = self._waivers[rule.id]
         find = self._waive[rule.id].find if waivers else None
         matching = [waivers[number] for _, number in find((subject,), gateway)] if find else []
+        matching = [w for w in matching if not rule.full_names(fields_in(w.match)) & self._unknown]
         now = format_time(self._now)
         return Hit(
             uid=build_uid(rule.id, gateway.key if gateway else ESTATE, rule.each, about),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from audit.model import FIRST_READING
+from audit.model import FIRST_READING, TURNED_OFF
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,11 +17,17 @@ GAPS = frozenset({"partial", "not_covered"})
 
 @dataclass(frozen=True)
 class Extent:
-    """`coverage` is whole. `idle`: ids of rules that could not be evaluated, `untouched`: of those not asked for."""
+    """`coverage` is whole. `idle`: ids of rules that could not be evaluated, `untouched`: of those not asked for.
+
+    `narrowed`: of those that need more gateways than the run was limited to. `carried`: whether findings out of this
+    run's scope are open.
+    """
 
     coverage: Sequence[Coverage]
     idle: frozenset[str] = frozenset()
     untouched: frozenset[str] = frozenset()
+    narrowed: frozenset[str] = frozenset()
+    carried: bool = False
 
     def gateways(self, *states: str) -> int:
         """Count gateways in one of these states; the list of gateways itself is none."""
@@ -44,7 +50,8 @@ class Extent:
             return "nothing found in what could be judged"
         if not self.gateways("complete"):
             return "there is no gateway to judge"
-        if self.untouched or self.gateways("out_of_scope"):
+        turned_off = any(TURNED_OFF in entry.not_evaluated.values() for entry in self.coverage)
+        if self.untouched or self.narrowed or self.carried or turned_off or self.gateways("out_of_scope"):
             return "clean in what was in scope"
         return "clean"
 

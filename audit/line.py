@@ -13,8 +13,7 @@ import msgspec
 
 from audit.archive import CONNECTIONS, FINDINGS, GATEWAYS, LineWriter, Slices
 from audit.model import BEHIND_ALL, Connection, Coverage, Finding, GatewayKey, Reading
-from audit.reconcile import Run, Slice, carry, keep, reconcile, resolve_in_estate, resolve_in_gateway, vanished
-from audit.ruleset.parse import WAIVER_EXPIRED
+from audit.reconcile import Resolve, Run, Slice, carry, keep, reconcile, resolve_in_estate, resolve_in_gateway, vanished
 from audit.subjects import describe, observe
 from audit.waivers import WaiverUse, judge_waivers
 
@@ -82,6 +81,8 @@ class Line:
     # Rules that broke down, and where first; rules that could not be evaluated somewhere.
     failed: dict[str, str] = field(default_factory=dict)
     not_everywhere: set[str] = field(default_factory=set)
+    # Why rules about groups that span gateways could not be evaluated.
+    unjudged: dict[str, str] = field(default_factory=dict)
 
     def stream(self, parent: StoredRun | None, progress: Progress) -> None:
         """Write every gateway, its connections and findings, in sorted order, and then what spans gateways."""
@@ -117,17 +118,20 @@ class Line:
 
     def _conclude(self, past_findings: list[Finding], *, is_whole: bool) -> Slice:
         """Judge what spans gateways; a run that is limited to some of them leaves that as it is."""
-        policy, is_whole = self.job.rule_set.policy, is_whole and not self.job.gateways
+        policy, limited = self.job.rule_set.policy, bool(self.job.gateways)
+        is_whole = is_whole and not limited
         verdict = self.judge.judge_groups(is_whole=is_whole)
         self._note(verdict, "the groups")
+        self.unjudged.update(verdict.unable)
         covered = is_whole and not self.tally.extent.has_gaps
         judged = {rule_id for rule_id in self.run.selected if covered} - self.not_everywhere - self.tally.idle
         report = judge_waivers(policy.waivers, self.waivers, self.job.now, judged, self.judge.about_changes)
         self.tally.problems += report.notices
-        if self.job.gateways:
-            return keep(past_findings, self.run.now)
-        hits = {**verdict.hits, **(report.hits if self.run.covers(WAIVER_EXPIRED) else {})}
-        return reconcile(self.run, hits, past_findings, resolve_in_estate(self.run, verdict, report.unsure))
+        if is_whole:
+            unused = sorted(set(range(len(policy.overrides))) - self.judge.overridden)
+            self.tally.problems += [f"override {number} of the policy matches no gateway" for number in unused]
+        resolve = resolve_in_estate(self.run, verdict, report.unsure, limited=limited)
+        return reconcile(self.run, {**verdict.hits, **report.hits}, past_findings, resolve)
 
     def _note(self, verdict: Verdict, where: str) -> None:
         self.waivers.add(verdict.hits.values())
@@ -156,21 +160,21 @@ class Line:
             reading, deleted = self._confirm(reading, vanished(past_findings, present))
         complete_in = past.complete_in if past else None
         verdict = self.judge.judge(reading, rows, before if complete_in else None)
-        if reading.state == "out_of_scope":
-            slice_ = keep(past_findings, self.run.now)
-        else:
-            self._note(verdict, f"gateway {gateway.name or gateway.id}")
+        resolve: Resolve = keep
+        if reading.state != "out_of_scope":
             resolve = resolve_in_gateway(self.run, reading, present, deleted, verdict)
-            slice_ = reconcile(self.run, verdict.hits, past_findings, resolve)
+            if not reading.gone:
+                self._note(verdict, f"gateway {gateway.name or gateway.id}")
+        slice_ = reconcile(self.run, verdict.hits, past_findings, resolve)
         if reading.is_whole:
-            complete_in = self.run.run_id
+            complete_in = None if reading.gone else self.run.run_id
         else:
             # What was known and not read again stays, so that an outage does not restart clocks.
             rows += [connection for key, connection in before.items() if key not in present]
             rows.sort(key=lambda connection: connection.key)
         entry = self._cover(reading, slice_)
         if entry:
-            was_read = reading.state in {"complete", "partial"}
+            was_read = reading.state in {"complete", "partial"} and not reading.gone
             unable = dict(sorted(verdict.unable.items())) if was_read else {}
             entry = msgspec.structs.replace(entry, complete_in=complete_in, not_evaluated=unable)
         return rows, slice_, entry, reading

@@ -19,6 +19,8 @@ NAMELESS = "sha256:"
 
 # Why a rule about changes is not evaluated on a gateway.
 FIRST_READING = "no earlier reading to compare with"
+# Why a rule is not evaluated where the policy's override disables it.
+TURNED_OFF = "turned off by the policy"
 
 Severity = Literal["info", "low", "medium", "high", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")

@@ -7,7 +7,7 @@ its own success.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,14 +15,17 @@ import msgspec
 
 from audit.extent import GAPS, Extent
 from audit.model import SEVERITIES, Finding, Severity
+from audit.times import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+    from datetime import timedelta
 
     from audit.model import Coverage
 
 MOST_FINDINGS = 20
-_HAPPENINGS = ("new", "more severe", "waiver ended", "resolved", "waived")
+_HAPPENINGS = ("new", "reopened", "more severe", "waiver ended", "resolved", "waived")
 _MOST_RESOLVED = 5
 
 
@@ -51,6 +54,20 @@ class Told(msgspec.Struct, frozen=True):
     gone: bool = False
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What a receiver wants to hear.
+
+    `repeat_interval`: how long after a message it is reminded of open findings. `heartbeat`: how long after one it is
+    told that there are none. Without them there is no such message.
+    """
+
+    min_severity: Severity = "low"
+    repeat_interval: timedelta | None = None
+    heartbeat: timedelta | None = None
+    send_resolved: bool = True
+
+
 class Event(NamedTuple):
     """A change that was found in this run (`is_open`) or is remembered; another one has another `mark`."""
 
@@ -67,10 +84,11 @@ class Event(NamedTuple):
 class Standing:
     """What is true after a run, as far as receivers are concerned.
 
-    `open` and `waived`: severity of every such finding by uid, but for changes: those are `events`. `worst`: the
-    findings worth naming, worst first, those resolved now last. `manifest_location` says where the evidence is,
-    `manifest_sha256` anchors it; both are empty for a dry run. `store` names the deployment: two that tell the same to
-    one receiver are told apart by it.
+    `open` and `waived`: severity of every such finding by uid, but for changes: those are `events`. `reopened`: uids of
+    those open that had been resolved. `worst`: the findings worth naming, worst first, those resolved now last;
+    `past_events`: the newest changes.
+    `manifest_location` says where the evidence is, `manifest_sha256` anchors it; both are empty for a dry run. `store`
+    names the deployment: two that tell the same to one receiver are told apart by it.
     """
 
     store: str
@@ -79,7 +97,9 @@ class Standing:
     open: Mapping[str, Severity]
     waived: Mapping[str, Severity]
     events: Mapping[str, Event]
+    reopened: AbstractSet[str]
     worst: Sequence[Finding]
+    past_events: Sequence[Finding]
     extent: Extent
     problems: Sequence[str]
     manifest_location: str
@@ -108,29 +128,47 @@ class Message:
     standing: Standing | None
 
 
-def decide(told: Told, standing: Standing, min_severity: str = "low") -> tuple[Message, Told] | None:
-    """Build the message that is due and the record to keep once it was taken; None for silence."""
-    floor = _rank(min_severity)
-    record = Told(
-        receiver=told.receiver,
-        url=told.url,
-        run_id=standing.run_id,
-        told_at=standing.now,
+def decide(told: Told, standing: Standing, wishes: Wishes = Wishes()) -> tuple[Message | None, Told]:
+    """Build the message that is due, None for silence, and the record to keep: once it was taken, or at once."""
+    floor, extent = _rank(wishes.min_severity), standing.extent
+    events = {uid: event.mark for uid, event in standing.events.items()}
+    record = msgspec.structs.replace(
+        told,
         findings={uid: severity for uid, severity in standing.open.items() if _rank(severity) >= floor},
         waived=sorted(uid for uid, severity in standing.waived.items() if _rank(severity) >= floor),
-        events={uid: event.mark for uid, event in standing.events.items()},
+        events=events,
         not_covered=_not_covered(told, standing.extent),
-        not_evaluated=sorted(standing.extent.idle | (standing.extent.untouched & set(told.not_evaluated))),
+        not_evaluated=sorted(extent.idle | ((extent.untouched | extent.narrowed) & set(told.not_evaluated))),
     )
     known = told.events or {}
-    events = {uid for uid, e in standing.events.items() if _rank(e.severity) >= floor and e.mark != known.get(uid)}
-    changes = _changes(told, record, standing) | {"changes": len(events)}
-    if told.told_at is not None and not any(changes.values()):
-        return None
-    marks = sorted(standing.events[uid].mark + uid for uid in events)
-    record = msgspec.structs.replace(record, delivery_id=_delivery_id(standing.store, told, record, marks))
-    fresh = events | (set(record.waived) - set(told.waived))
-    return _build(record, standing, changes, floor, fresh), record
+    fresh = {uid for uid, e in standing.events.items() if _rank(e.severity) >= floor and e.mark != known.get(uid)}
+    changes = _changes(told, record, standing) | {"changes": len(fresh)}
+    news = {what: number for what, number in changes.items() if wishes.send_resolved or what != "resolved"}
+    reminder = _reminder(told, record, standing, wishes)
+    if told.told_at is not None and not any(news.values()) and not reminder:
+        # What was resolved without a word would otherwise not be new when it comes back.
+        return None, msgspec.structs.replace(told, findings=record.findings) if changes["resolved"] else told
+    marks = sorted(events[uid] + uid for uid in fresh)
+    record = msgspec.structs.replace(
+        record,
+        run_id=standing.run_id,
+        told_at=standing.now,
+        trouble="",
+        failure="",
+        delivery_id=_delivery_id(standing.store, told, record, marks),
+    )
+    message = _build(record, standing, changes, floor, fresh, set(record.waived) - set(told.waived))
+    if reminder and not any(news.values()):
+        message = replace(message, headline=f"{reminder}: {message.headline}")
+    return message, record
+
+
+def _reminder(told: Told, record: Told, standing: Standing, wishes: Wishes) -> str:
+    """Say what kind of message is due though nothing changed; "" for none."""
+    wait = wishes.repeat_interval if record.findings else wishes.heartbeat
+    if told.told_at is None or wait is None or parse_time(standing.now) - parse_time(told.told_at) < wait:
+        return ""
+    return "reminder" if record.findings else "still at work"
 
 
 def begin(told: Told, standing: Standing) -> Told:
@@ -177,7 +215,8 @@ def _changes(told: Told, record: Told, standing: Standing) -> dict[str, int]:
     worse = (uid for uid in after if uid in before and _rank(after[uid]) > _rank(before[uid]))
     return {
         "working again": int(bool(told.trouble)),
-        "new": len(after.keys() - before.keys() - excused),
+        "new": len(after.keys() - before.keys() - excused - standing.reopened),
+        "reopened": len((after.keys() - before.keys() - excused) & standing.reopened),
         "waiver ended": len(after.keys() & excused),
         "more severe": sum(1 for _ in worse),
         # Held against all that is open: what became less severe than this receiver hears of is not resolved.
@@ -202,17 +241,21 @@ def _delivery_id(store: str, told: Told, record: Told, events: Sequence[str] = (
     return sha256(msgspec.json.encode([store, told.receiver, told.delivery_id, resolved, *news])).hexdigest()[:32]
 
 
-def _build(record: Told, standing: Standing, changes: Mapping[str, int], floor: int, fresh: Collection[str]) -> Message:
-    """Build the message. `fresh`: uids of changes and waived findings that were not told yet; others are not named."""
+def _build(
+    record: Told,
+    standing: Standing,
+    changes: Mapping[str, int],
+    floor: int,
+    fresh: Collection[str],
+    waived: Collection[str],
+) -> Message:
+    """Build the message. `fresh` and `waived`: uids of changes and of waived findings that were not told yet."""
     counts = Counter(record.findings.values())
     by_severity = {severity: counts[severity] for severity in reversed(SEVERITIES) if counts[severity]}
-    worth_naming = [
-        f
-        for f in standing.worst
-        if _rank(f.severity) >= floor and (f.uid in fresh or not (f.subject == "change" or f.status == "waived"))
-    ]
-    resolved = [finding for finding in worth_naming if not finding.is_open][:_MOST_RESOLVED]
-    named = [finding for finding in worth_naming if finding.is_open][: MOST_FINDINGS - len(resolved)]
+    events = [finding for finding in standing.past_events if finding.uid in fresh][: MOST_FINDINGS // 2]
+    states = [f for f in standing.worst if _rank(f.severity) >= floor and f.uid not in standing.events]
+    over = [f for f in states if f.status == "resolved" or f.uid in waived][:_MOST_RESOLVED]
+    named = [f for f in states if f.is_open][: MOST_FINDINGS - len(over) - len(events)]
     return Message(
         delivery_id=record.delivery_id,
         receiver=record.receiver,
@@ -221,8 +264,8 @@ def _build(record: Told, standing: Standing, changes: Mapping[str, int], floor: 
         headline=_headline(changes, by_severity, standing, SEVERITIES[floor]),
         changes=changes,
         open_by_severity=by_severity,
-        findings=[*named, *resolved],
-        left_out=counts.total() + sum(e.is_open for u, e in standing.events.items() if u in fresh) - len(named),
+        findings=[*events, *named, *over],
+        left_out=counts.total() + len(fresh) - len(named) - len(events),
         problems=standing.problems,
         standing=standing,
     )
@@ -237,8 +280,9 @@ def _headline(changes: Mapping[str, int], by_severity: Mapping[Severity, int], s
         counts = ", ".join(f"{count} {severity}" for severity, count in by_severity.items())
         state = f"{sum(by_severity.values())} open ({counts})"
     else:
-        state = f"nothing open at or above {floor}" if standing.open else standing.extent.nothing_open
-        state = "nothing else open" if changes["changes"] and not standing.open else state
+        others = standing.open or (not changes["changes"] and any(event.is_open for event in standing.events.values()))
+        state = "nothing else open" if changes["changes"] else standing.extent.nothing_open
+        state = f"nothing open at or above {floor}" if others else state
     return "; ".join(filter(None, [", ".join(happened), state, *standing.extent.shortfalls]))
 
 

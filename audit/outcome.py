@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NEVER = "never"
 _MOST_NAMED = 50
+_Weighed: TypeAlias = "tuple[tuple[Any, ...], Finding]"
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -76,10 +77,14 @@ class Tally:
     failed: frozenset[str] = frozenset()
     waived: dict[str, Severity] = field(default_factory=dict)
     events: dict[str, Event] = field(default_factory=dict)
+    reopened: set[str] = field(default_factory=set)
     open: dict[str, Severity] = field(default_factory=dict)
     coverage: list[Coverage] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    _worst: list[tuple[tuple[bool, int, int, str], Finding]] = field(default_factory=list)
+    narrowed: frozenset[str] = frozenset()
+    carried_open: bool = False
+    _worst: list[_Weighed] = field(default_factory=list)
+    _past_events: list[_Weighed] = field(default_factory=list)
 
     def restart(self, run_id: str) -> None:
         """Forget everything: the gateways come again."""
@@ -87,15 +92,18 @@ class Tally:
 
     def add(self, findings: Slice) -> None:
         for finding in findings.findings:
-            if finding.subject == "change":
-                if finding.waiver is None:
-                    self.events[finding.uid] = Event.of(finding)
+            if finding.subject == "change" and finding.waiver is None:
+                self.events[finding.uid] = Event.of(finding)
+                _push(self._past_events, (finding.last_seen, finding.uid), finding)
             elif finding.is_open:
                 self.open[finding.uid] = finding.severity
+                if finding.status == "reopened":
+                    self.reopened.add(finding.uid)
             elif finding.status == "waived":
                 self.waived[finding.uid] = finding.severity
             if finding.uid in findings.carried:
                 self.carried += 1
+                self.carried_open |= finding.is_open
                 continue
             self.by_status[finding.status] += 1
             if finding.is_open:
@@ -105,16 +113,18 @@ class Tally:
 
     def _keep(self, finding: Finding) -> None:
         novelty = -STATUSES.index(finding.status)
-        entry = ((finding.is_open, SEVERITIES.index(finding.severity), novelty, finding.uid), finding)
-        if len(self._worst) < _MOST_NAMED:
-            heapq.heappush(self._worst, entry)
-        else:
-            heapq.heappushpop(self._worst, entry)
+        weight = (finding.is_open, finding.status != "waived", SEVERITIES.index(finding.severity), novelty, finding.uid)
+        _push(self._worst, weight, finding)
 
     @property
     def worst(self) -> tuple[Finding, ...]:
-        """The findings worth naming: open ones first, by severity, then novelty; then those resolved in this run."""
-        return tuple(finding for _, finding in sorted(self._worst, key=lambda entry: entry[0], reverse=True))
+        """The findings worth naming: open ones first, by severity, then novelty; then those resolved now, or waived."""
+        return _heaviest(self._worst)
+
+    @property
+    def past_events(self) -> tuple[Finding, ...]:
+        """The newest changes that are remembered."""
+        return _heaviest(self._past_events)
 
     @property
     def counts(self) -> Counts:
@@ -126,7 +136,7 @@ class Tally:
 
     @property
     def extent(self) -> Extent:
-        return Extent(self.coverage, self.idle, self.untouched)
+        return Extent(self.coverage, self.idle, self.untouched, self.narrowed, self.carried_open)
 
     def judge(self, fail_on: str, trouble: str) -> tuple[int, str]:
         """Return the exit code and its reason. `trouble`: why nothing was recorded, "" where it was."""
@@ -142,3 +152,15 @@ class Tally:
             (any(self.by_severity.values()), 0, "no finding is as severe as --fail-on asks"),
         ]
         return next(((code, reason) for holds, code, reason in verdicts if holds), (0, extent.nothing_open))
+
+
+def _push(heap: list[_Weighed], weight: tuple[Any, ...], finding: Finding) -> None:
+    """Keep a finding as long as it is among the heaviest."""
+    if len(heap) < _MOST_NAMED:
+        heapq.heappush(heap, (weight, finding))
+    else:
+        heapq.heappushpop(heap, (weight, finding))
+
+
+def _heaviest(heap: list[_Weighed]) -> tuple[Finding, ...]:
+    return tuple(finding for _, finding in sorted(heap, key=lambda entry: entry[0], reverse=True))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec.structs import replace
 
-from audit.model import NAMELESS, Finding, FindingStatus, Reading, Resolution
+from audit.evaluate import Verdict
+from audit.model import NAMELESS, Finding, FindingStatus, Gateway, Reading, Resolution
 from audit.ruleset.parse import WAIVER_EXPIRED
 from audit.times import format_time, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from audit.evaluate import Hit, Verdict
+    from audit.evaluate import Hit
 
 REMEMBERED = timedelta(days=90)
 
@@ -24,7 +25,7 @@ REMEMBERED = timedelta(days=90)
 class Run:
     """What reconciling needs to know of the run: rules by id, those `selected` (in scope) and those `loaded`.
 
-    `waivers`: ids of those in force.
+    `spanning`: those loaded about groups that span gateways. `waivers` in force, by id and rule.
     """
 
     run_id: str
@@ -32,11 +33,17 @@ class Run:
     selected: frozenset[str]
     loaded: frozenset[str]
     all_rules: bool
-    waivers: frozenset[str] = frozenset()
+    spanning: frozenset[str] = frozenset()
+    waivers: frozenset[tuple[str, str]] = frozenset()
 
     def covers(self, rule_id: str) -> bool:
         """Whether a rule is in this run's scope; a rule that is no longer loaded is, where the run has all rules."""
         return rule_id in self.selected or (self.all_rules and rule_id not in self.loaded)
+
+    def still_waives(self, finding: Finding) -> bool:
+        """Whether what excuses a finding is still in force."""
+        waiver = finding.waiver or {}
+        return finding.status == "waived" and (waiver.get("id"), finding.rule_id) in self.waivers
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,8 @@ class Slice:
     carried: frozenset[str] = frozenset()
 
 
-# Says why a finding that was not found again is over; None where that is not known.
-Resolve: TypeAlias = "Callable[[Finding], Resolution | None]"
+# Says why a finding that was not found again is over, None where that is not known, or that the run is not about it.
+Resolve: TypeAlias = "Callable[[Finding], Resolution | Literal['out_of_scope'] | None]"
 
 
 def vanished(previous: Iterable[Finding], present: Collection[str]) -> list[str]:
@@ -70,20 +77,18 @@ def reconcile(run: Run, hits: Mapping[str, Hit], previous: Sequence[Finding], re
     for finding in remembered:
         if finding.uid in hits:
             continue
-        if not run.covers(finding.rule_id):
+        fate = resolve(finding)
+        if fate == "out_of_scope":
             carried.add(finding.uid)
             findings.append(finding)
-        elif finding.status == "resolved":
+        elif finding.status == "resolved" or (fate is None and run.still_waives(finding)):
             findings.append(finding)
-        elif finding.subject == "change":
-            # It happened, and was told; whether the gateway could be read again has nothing to do with it.
-            findings.append(_close(run, finding, "event_over"))
-        elif (resolution := resolve(finding)) is not None:
-            findings.append(_close(run, finding, resolution))
-        elif not (finding.status == "waived" and finding.waiver and finding.waiver["id"] in run.waivers):
+        elif fate is None:
             findings.append(replace(finding, status="unverified", waiver=None))
         else:
-            findings.append(finding)
+            findings.append(
+                replace(finding, status="resolved", resolution=fate, resolved_at=run.now, run_id=run.run_id)
+            )
     findings.sort(key=lambda finding: (finding.rule_id, finding.connection or "", finding.uid))
     return Slice(tuple(findings), frozenset(carried))
 
@@ -97,44 +102,53 @@ def resolve_in_gateway(
     proved gone. A rule that was not evaluated says neither yes nor no.
     """
 
-    def resolve(finding: Finding) -> Resolution | None:
-        if reading.gone:
+    def resolve(finding: Finding) -> Resolution | Literal["out_of_scope"] | None:
+        if not run.covers(finding.rule_id):
+            return "out_of_scope"
+        if finding.subject == "change":
+            return "event_over"  # it happened and was told, whether or not the gateway could be read again
+        about = finding.connection
+        if reading.gone or (reading.is_whole and about in deleted):
             return "resource_deleted"
         if not reading.is_whole:
             return None
         if finding.rule_id not in run.loaded or finding.rule_id in verdict.disabled:
             return "rule_removed"
-        about = finding.connection
-        if about in deleted:
-            return "resource_deleted"
         is_there = about is None or about in present or about.startswith(NAMELESS)
         return "fixed" if is_there and finding.rule_id in verdict.evaluated else None
 
     return resolve
 
 
-def resolve_in_estate(run: Run, verdict: Verdict, unsure: Collection[str]) -> Resolve:
-    """Say what absence means for what spans gateways; `unsure`: expired waivers that may still be needed."""
+def resolve_in_estate(run: Run, verdict: Verdict, unsure: Collection[str], *, limited: bool) -> Resolve:
+    """Say what absence means for what spans gateways.
 
-    def resolve(finding: Finding) -> Resolution | None:
+    `unsure`: ids of expired waivers that may still be needed. `limited`: the run is about some gateways only.
+    """
+
+    def resolve(finding: Finding) -> Resolution | Literal["out_of_scope"] | None:
+        if finding.rule_id == WAIVER_EXPIRED and finding.actual["id"] not in unsure:
+            return "fixed"
+        if limited or not run.covers(finding.rule_id):
+            return "out_of_scope"
         if finding.rule_id == WAIVER_EXPIRED:
-            return None if finding.actual["id"] in unsure else "fixed"
-        if finding.rule_id not in run.loaded:
+            return None
+        if finding.rule_id not in run.spanning:
             return "rule_removed"
         return "fixed" if finding.rule_id in verdict.evaluated else None
 
     return resolve
 
 
-def keep(previous: Sequence[Finding], now: str) -> Slice:
-    """Keep findings that are out of this run's scope as they are."""
-    kept = _remembered(previous, now)
-    return Slice(tuple(kept), frozenset(finding.uid for finding in kept))
+def keep(_finding: Finding) -> Literal["out_of_scope"]:
+    """Resolve nothing of a gateway that is out of this run's scope."""
+    return "out_of_scope"
 
 
 def carry(run: Run, previous: Sequence[Finding]) -> Slice:
     """Keep the findings of a gateway that nobody knows any more; all that is remembered of it is resolved."""
-    return reconcile(run, {}, previous, lambda _finding: None)
+    unknown = Reading(Gateway("", "", "", ""), "not_covered")
+    return reconcile(run, {}, previous, resolve_in_gateway(run, unknown, (), (), Verdict({}, frozenset())))
 
 
 def _remembered(previous: Iterable[Finding], now: str) -> list[Finding]:
@@ -168,7 +182,3 @@ def _found(run: Run, hit: Hit, before: Finding | None) -> Finding:
         occurrences=before.occurrences + 1 if before else 1,
         run_id=run.run_id,
     )
-
-
-def _close(run: Run, finding: Finding, resolution: Resolution) -> Finding:
-    return replace(finding, status="resolved", resolution=resolution, resolved_at=run.now, run_id=run.run_id)

@@ -7,14 +7,13 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from audit.errors import OptionsError, UsageError
 from audit.huawei.apig import endpoint_of
-from audit.render.generic import parse_secret
-from audit.ruleset.problems import kind_of, nearest
+from audit.receivers import KINDS, REFERENCE, Receiver, parse_receivers, secret_problem, url_problem
+from audit.ruleset.problems import Place, kind_of, nearest
 from audit.text import printable, shorten
-from audit.webhook import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +22,6 @@ PREFIX = "AUDIT_"
 RULES_BESIDE_HANDLER = Path(__file__).resolve().parent.parent / "rules"
 LONGEST_RUN = 72 * 3600
 MOST_CONCURRENCY = 256
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _LOG_LEVEL = r"(?i:DEBUG|INFO|WARNING|ERROR)"
 _SDK_NAMES = ("HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK", "HUAWEICLOUD_SDK_SECURITY_TOKEN")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -49,11 +47,16 @@ SETTINGS = (
     Setting("GATEWAYS", "comma-separated gateway ids", "all gateways of the project"),
     Setting("APIG_ENDPOINT", "base URL of the API", "`https://apig.{region}.myhuaweicloud.com`"),
     Setting("RULES_DIR", "directory of the rules (`*.json`, not recursive)", "`rules/` beside `handler.py`"),
-    Setting("POLICY", "policy file (lists, parameters)", "`policy.json` in the rules directory, if there"),
+    Setting(
+        "POLICY",
+        "policy file: what differs from site to site",
+        "`policy.json` in the rules directory, if there",
+    ),
     Setting("STORE", "where runs are kept: `file:///dir` or a directory", "`./out`; required in the function"),
     Setting("WEBHOOK_URL", "receiver of messages", "none", secret=True),
     Setting("WEBHOOK_KIND", "kind of the receiver; this version knows `generic`", "required with a URL"),
     Setting("WEBHOOK_SECRET", "signing secret, `whsec_` and base64", "none: unsigned", secret=True),
+    Setting("RECEIVERS", "more receivers, a JSON list", "none", secret=True),
     Setting("TOKEN", "IAM token, sent as `X-Auth-Token`, instead of an access key", "none", secret=True),
     Setting("CONCURRENCY", "requests in flight, at most 256", "16"),
     Setting("TIME_LIMIT", "seconds for a run, at most 259200", "600; in the function the remaining time less 20 s"),
@@ -165,7 +168,8 @@ class _Reader:
         self._problems = [
             f"{_BY_NAME[name].flag} is given without a value" for name, v in flags.items() if not v.strip()
         ]
-        for name in sorted(environment):
+        named = set(REFERENCE.findall(environment.get(f"{PREFIX}RECEIVERS", "")))
+        for name in sorted(environment.keys() - named):
             word = name.removeprefix(PREFIX)
             if environment[name] and word != name and word not in _BY_NAME:
                 # Without the prefix, which would make everything look near; a misspelt webhook is silence for ever.
@@ -208,7 +212,7 @@ class _Reader:
 
     def base_url(self, name: str) -> str:
         value = self.get(name)
-        if value and (problem := _url_problem(value, bare=True)):
+        if value and (problem := url_problem(value, bare=True)):
             self.note(name, problem)
         return value.rstrip("/")
 
@@ -229,23 +233,27 @@ class _Reader:
         return path or Path()
 
     def receivers(self) -> tuple[Receiver, ...]:
+        more = self.get("RECEIVERS")
+        place = Place(f"{PREFIX}RECEIVERS", self._problems)
+        others = parse_receivers(more, place, lambda name: self._environment.get(name, "").strip()) if more else ()
+        return (*self._default_receiver(), *others)
+
+    def _default_receiver(self) -> tuple[Receiver, ...]:
         url, kind, secret = self.get("WEBHOOK_URL"), self.get("WEBHOOK_KIND"), self.get("WEBHOOK_SECRET")
         if not url:
             for name in filter(self.get, ("WEBHOOK_KIND", "WEBHOOK_SECRET")):
                 self.note(name, f"is set, but {PREFIX}WEBHOOK_URL is not")
             return ()
-        if problem := _url_problem(url):
+        if problem := url_problem(url):
             self.note("WEBHOOK_URL", problem)
-        if kind != "generic":
+        if kind not in KINDS:
+            known = ", ".join(KINDS)
             what = (
-                f"must be generic in this version, not {kind!r}" if kind else "is missing; this version knows generic"
+                f"must be {known} in this version, not {kind!r}" if kind else f"is missing; this version knows {known}"
             )
             self.note("WEBHOOK_KIND", what)
-        try:
-            if secret:
-                parse_secret(secret)
-        except ValueError as error:
-            self.note("WEBHOOK_SECRET", f"cannot be used: {error}")
+        if secret and (problem := secret_problem(secret)):
+            self.note("WEBHOOK_SECRET", problem)
         return (Receiver("default", kind, url, secret or None),)
 
     def credentials(self, own: Credentials | None) -> Credentials:
@@ -270,24 +278,6 @@ class _Reader:
         elif not (token or (ak and sk)):
             note(f"HUAWEICLOUD_SDK_{'SK' if ak else 'AK'} is missing; an access key has two parts")
         return Credentials(ak, sk, security_token or None, token)
-
-
-def _url_problem(value: str, *, bare: bool = False) -> str:
-    """Say what is wrong with a URL without repeating it, as it may be a secret; "" where nothing is."""
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        return "is not a URL"
-    if not re.fullmatch(r"[!-~]+", value) or parts.scheme not in {"https", "http"} or not parts.hostname or port == 0:
-        return "is not a URL such as https://host/path"
-    if parts.username is not None or parts.fragment:
-        return "must hold neither a user name nor a fragment"
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        return "must be https (http is for loopback only)"
-    if bare and (parts.path.rstrip("/") or parts.query):
-        return "must be a scheme and a host only, without path or query"
-    return ""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from audit.model import EndpointConnection, Gateway, Reading
 
 # What makes a change of the five documented fields beside the id; the rest is derived.
-_RECORDED = ("marker_id", "created_at", "updated_at", "domain_id", "status")
+_recorded = attrgetter("marker_id", "created_at", "updated_at", "domain_id", "status")
 _NOTHING = Connection("", "", "", None, None, None, None, None, None, None, "")
 
 
@@ -97,15 +98,18 @@ def describe(reading: Reading) -> Gateway:
 
 def compare(before: Mapping[str, Connection], now: Iterable[Connection], *, is_whole: bool) -> Iterator[Change]:
     """Yield what changed since an earlier reading; only a whole one shows what was removed."""
-    gone = dict(before)
+    seen = set()
     for connection in now:
-        past = gone.pop(connection.key, None)
+        key = connection.key
+        past = before.get(key)
+        seen.add(key)  # more than one may be without an id and alike in all they have
         if past is None:
             yield Change("added", _NOTHING, connection)
-        elif any(getattr(past, name) != getattr(connection, name) for name in _RECORDED):
+        elif _recorded(past) != _recorded(connection):
             yield Change("modified", past, connection)
-    for connection in gone.values() if is_whole else ():
-        yield Change("removed", connection, _NOTHING)
+    for key, connection in before.items() if is_whole else ():
+        if key not in seen:
+            yield Change("removed", connection, _NOTHING)
 
 
 def count_groups(keys: Sequence[str], connections: Iterable[Connection], gateway: Gateway, groups: Groups) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -16,8 +16,8 @@ from audit.store import read_object
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from audit.receivers import Receiver
     from audit.store import Store
-    from audit.webhook import Receiver
 
 
 RECEIVERS = "receivers/"
@@ -50,14 +50,21 @@ class Result:
 def tell(telling: Telling, standing: Standing) -> Result:
     """Tell each receiver what it does not know yet; what fails stays due for the next run."""
     result = Result([], [])
+    known: dict[str, Told] = {}
+    failures: dict[str, str] = {}
     for receiver in telling.receivers:
         try:
-            told = _load(telling.store, receiver)
+            known[receiver.name] = begin(_load(telling.store, receiver), standing)
+            failures[receiver.name] = known[receiver.name].failure
         except StoreError as error:
             result.deliveries.append(Delivery(receiver.name, "failed", str(error)))
-            continue
-        told = begin(told, standing)
-        _tell_one(telling, receiver, told, decide(told, standing, receiver.min_severity), result, keep=True)
+    for receiver in telling.receivers:
+        if told := known.get(receiver.name):
+            # Of one that cannot be reached the others hear.
+            others = [f"receiver {name}: {text}" for name, text in failures.items() if text and name != receiver.name]
+            message, record = decide(told, replace(standing, problems=[*standing.problems, *others]), receiver.wishes)
+            delivery = _tell_one(telling, receiver, told, (message, record), result, keep=True)
+            failures[receiver.name] = delivery.detail if delivery.outcome == "failed" else ""
     return result
 
 
@@ -73,36 +80,34 @@ def tell_trouble(telling: Telling, run_id: str, now: str, kind: str, trouble: st
         except StoreError:
             told, keep = Told(receiver.name, url=receiver.url_hash), False  # what cannot be read is not overwritten
         due = trouble_message(telling.store.url, told, run_id, now, kind, trouble)
-        _tell_one(telling, receiver, told, due, result, keep=keep)
+        _tell_one(telling, receiver, told, due or (None, told), result, keep=keep)
     return result
 
 
 def _tell_one(
-    telling: Telling, receiver: Receiver, told: Told, due: tuple[Message, Told] | None, result: Result, *, keep: bool
-) -> None:
-    if due is None:
-        result.deliveries.append(Delivery(receiver.name, "nothing to tell"))
-        return
+    telling: Telling, receiver: Receiver, told: Told, due: tuple[Message | None, Told], result: Result, *, keep: bool
+) -> Delivery:
     message, record = due
-    result.messages.append(message)
-    result.deliveries.append(_deliver(telling, receiver, message, told, record if keep else None))
-
-
-def _deliver(telling: Telling, receiver: Receiver, message: Message, told: Told, record: Told | None) -> Delivery:
-    """Deliver one message and note what came of it, unless there is no record to be kept."""
-    if telling.silent:
-        return Delivery(receiver.name, "not sent", telling.silent)
-    failure = _attempt(telling, receiver, message, told)
-    delivery = Delivery(receiver.name, "delivered", message.headline)
+    failure = None
+    if message is None:
+        delivery = Delivery(receiver.name, "nothing to tell")
+    else:
+        result.messages.append(message)
+        if telling.silent:
+            delivery = Delivery(receiver.name, "not sent", telling.silent)
+        else:
+            failure = _attempt(telling, receiver, message, told)
+            delivery = Delivery(receiver.name, "delivered", message.headline)
     if failure is not None:
         delivery = Delivery(receiver.name, "failed", str(failure))
-        record = record and msgspec.structs.replace(told, failure=str(failure), gone=failure.gone)
-    if record is None:
-        return delivery
-    try:
-        telling.store.put(_key(receiver), io.BytesIO(msgspec.json.encode(record)))
-    except StoreError as error:
-        return Delivery(receiver.name, "failed", f"{delivery.outcome}, but that could not be noted: {error}")
+        record = msgspec.structs.replace(told, failure=str(failure), gone=failure.gone)
+    if keep and record != told and not telling.silent:
+        try:
+            telling.store.put(_key(receiver), io.BytesIO(msgspec.json.encode(record)))
+        except StoreError as error:
+            detail = f"{delivery.outcome}, but that could not be noted: {error}"
+            delivery = Delivery(receiver.name, "failed", detail)
+    result.deliveries.append(delivery)
     return delivery
 
 

@@ -82,7 +82,10 @@ def parse_duration(text: str) -> timedelta:
 
 def parse_distance(text: str) -> timedelta:
     """Read a duration before an instant; with a minus sign, one after it. ValueError for anything else."""
-    return -parse_duration(text[1:]) if text.startswith("-") else parse_duration(text)
+    try:
+        return -parse_duration(text[1:]) if text.startswith("-") else parse_duration(text)
+    except ValueError as error:
+        raise ValueError(str(error).replace(f'"{text[1:]}"', f'"{text}"', 1)) from None
 
 
 def describe_duration(duration: timedelta) -> str:

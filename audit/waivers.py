@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from audit.ruleset.policy import Waiver
 
 SOON = timedelta(days=7)
+_MOST_NOTICES = 20
 _RULE = Rule(
     id=WAIVER_EXPIRED,
     title="No expired waiver may still be needed",
@@ -48,8 +49,8 @@ class WaiverUse:
     def add(self, hits: Iterable[Hit]) -> None:
         for hit in hits:
             self.matched.update(hit.matching)
-            if hit.matching and not hit.waiver:
-                self.needed[hit.matching[0]] += 1
+            if not hit.waiver:
+                self.needed.update(hit.matching)
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ def judge_waivers(
         elif not _ended(waiver, now) and waiver.expires <= format_time(now + SOON):
             left = describe_duration(parse_time(waiver.expires) - now)
             report.notices.append(f"{what} expires on {waiver.expires}, in {left}")
+    if (more := len(report.notices) - _MOST_NOTICES) > 0:
+        report.notices[_MOST_NOTICES:] = [f"{more} more waivers match nothing or expire soon"]
     return report
 
 

@@ -6,8 +6,6 @@ import logging
 import random
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -21,6 +19,7 @@ from audit.text import printable, shorten
 
 if TYPE_CHECKING:
     from audit.notify import Message
+    from audit.receivers import Receiver
     from audit.text import Redactor
 
 TRIES = 3
@@ -30,21 +29,6 @@ _MOST_BYTES = 16_384
 _SHORTEST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 4.0
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Receiver:
-    """Who is told. `url` and `secret` are secrets; `min_severity` is the least that it hears of."""
-
-    name: str
-    kind: str
-    url: str = field(repr=False)
-    secret: str | None = field(default=None, repr=False)
-    min_severity: str = "low"
-
-    @property
-    def url_hash(self) -> str:
-        return sha256(self.url.encode()).hexdigest()
 
 
 class WebhookSender:

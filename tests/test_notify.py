@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
 
 from audit.extent import Extent
 from audit.model import Coverage
-from audit.notify import MOST_FINDINGS, Message, Standing, Told, build_payload, decide, trouble_message
+from audit.notify import (
+    MOST_FINDINGS,
+    Event,
+    Message,
+    Standing,
+    Told,
+    Wishes,
+    begin,
+    build_payload,
+    decide,
+    trouble_message,
+)
 from tests.builders import NOW_TEXT, RUN_ID, finding
 
 
@@ -19,22 +32,24 @@ def covered(gateway_id: str | None = "g1", state="complete") -> Coverage:
 
 STANDING = Standing(
     store="file:///x", run_id=RUN_ID, now=NOW_TEXT, open={"u1": "high", "u2": "low"}, waived={}, events={},
-    worst=[finding()],
+    reopened=frozenset(), worst=[finding()], past_events=[],
     extent=Extent([covered()]), problems=[], manifest_location="/x/manifest.json", manifest_sha256="ab" * 32,
 )  # fmt: skip
 FIRST = Told("default")
 
 
-def told(standing: Standing, before: Told = FIRST, **keywords) -> Told:
-    decided = decide(before, standing, **keywords)
-    assert decided is not None
-    return decided[1]
+def told(standing: Standing, before: Told = FIRST, **wishes: Any) -> Told:
+    return decide(before, standing, Wishes(**wishes))[1]
 
 
-def message(standing: Standing, before: Told = FIRST, **keywords) -> Message:
-    decided = decide(before, standing, **keywords)
-    assert decided is not None
-    return decided[0]
+def message(standing: Standing, before: Told = FIRST, **wishes: Any) -> Message:
+    due = due_message(before, standing, **wishes)
+    assert due is not None
+    return due
+
+
+def due_message(before: Told, standing: Standing, **wishes: Any) -> Message | None:
+    return decide(before, standing, Wishes(**wishes))[0]
 
 
 KNOWN = told(STANDING)
@@ -51,7 +66,7 @@ def test_the_first_message_is_always_sent():
 
 def test_nothing_is_said_twice():
     """The same truth in a later run is silence."""
-    assert decide(KNOWN, replace(STANDING, run_id="another", now="2026-11-23T00:00:00Z")) is None
+    assert due_message(KNOWN, replace(STANDING, run_id="another", now="2026-11-23T00:00:00Z")) is None
 
 
 @pytest.mark.parametrize(
@@ -73,7 +88,7 @@ def test_nothing_is_said_twice():
 def test_every_change_is_told_in_one_message(now, headline):
     """New, resolved, more severe, coverage lost, a rule no longer evaluated."""
     assert message(now, KNOWN).headline == headline
-    assert decide(told(now, KNOWN), now) is None, "once told, it is silence"
+    assert due_message(told(now, KNOWN), now) is None, "once told, it is silence"
 
 
 @pytest.mark.parametrize(
@@ -101,13 +116,13 @@ def test_clean_is_said_only_of_what_was_read_and_judged(extent, headline):
 
 def test_a_lower_severity_is_no_news():
     """Only what gets worse is worth a message."""
-    assert decide(KNOWN, replace(STANDING, open={"u1": "medium", "u2": "low"})) is None
+    assert due_message(KNOWN, replace(STANDING, open={"u1": "medium", "u2": "low"})) is None
 
 
 def test_what_becomes_less_severe_than_a_receiver_hears_of_is_not_called_resolved():
     """It is still open, and clean is not said of it."""
     lowered = replace(STANDING, open={"u1": "high", "u2": "info"})
-    assert decide(KNOWN, lowered) is None
+    assert due_message(KNOWN, lowered) is None
     assert message(replace(STANDING, open={"u2": "info"}), KNOWN).headline == "1 resolved; nothing open at or above low"
 
 
@@ -130,25 +145,25 @@ def test_a_run_limited_by_rule_closes_no_gap():
     """It asks for less, and a message after every other run would be noise."""
     lost = told(LOST, KNOWN)
     limited = replace(STANDING, extent=Extent([covered()], untouched=frozenset({"r2"})))
-    assert decide(lost, limited) is None
+    assert due_message(lost, limited) is None
 
 
 def test_what_is_out_of_scope_is_neither_lost_nor_regained():
     """A run limited to other gateways or rules says nothing about these."""
     lost = told(LOST, KNOWN)
     elsewhere = replace(STANDING, extent=Extent([covered(state="out_of_scope")]))
-    assert decide(lost, elsewhere) is None
-    assert decide(KNOWN, elsewhere) is None
+    assert due_message(lost, elsewhere) is None
+    assert due_message(KNOWN, elsewhere) is None
     idle = told(IDLE, KNOWN)
-    assert decide(idle, replace(CLEAN, extent=Extent([covered()], untouched=frozenset({"r1"})))) is None
+    assert due_message(idle, replace(CLEAN, extent=Extent([covered()], untouched=frozenset({"r1"})))) is None
 
 
 def test_severities_below_the_receivers_own_are_not_told():
     """But coverage always is."""
     high = told(STANDING, min_severity="high")
     assert high.findings == {"u1": "high"}
-    assert decide(high, replace(STANDING, open={"u1": "high", "u9": "medium"}), min_severity="high") is None
-    assert decide(high, LOST, min_severity="high") is not None
+    assert due_message(high, replace(STANDING, open={"u1": "high", "u9": "medium"}), min_severity="high") is None
+    assert due_message(high, LOST, min_severity="high") is not None
 
 
 def test_the_delivery_id_names_what_is_told_not_when():
@@ -205,3 +220,63 @@ def test_a_run_that_could_do_nothing_is_told_once_and_its_end_too():
     later = trouble(msgspec.structs.replace(record, trouble="", delivery_id=after.delivery_id))
     assert later is not None
     assert later[0].delivery_id != said.delivery_id, "another incident is another message"
+
+
+ANOTHER_DAY = replace(STANDING, now="2026-11-23T08:15:00Z", run_id="20261123T081500Z-000001")
+
+
+def test_a_reminder_comes_when_it_was_asked_for_and_something_is_open():
+    """After so long without a message; its delivery id is one of its own, and a retry's is the same."""
+    wishes = {"repeat_interval": timedelta(days=1)}
+    assert due_message(KNOWN, replace(ANOTHER_DAY, now="2026-11-23T08:14:59Z"), **wishes) is None
+    reminder = message(ANOTHER_DAY, KNOWN, **wishes)
+    assert reminder.headline == "reminder: 2 open (1 high, 1 low)"
+    assert reminder.delivery_id == message(replace(ANOTHER_DAY, run_id="x"), KNOWN, **wishes).delivery_id
+    assert reminder.delivery_id != KNOWN.delivery_id
+    assert due_message(told(ANOTHER_DAY, KNOWN, **wishes), ANOTHER_DAY, **wishes) is None
+    clean = told(CLEAN)
+    assert due_message(clean, replace(CLEAN, now="2027-01-01T00:00:00Z"), **wishes) is None
+
+
+def test_a_heartbeat_says_that_all_is_well():
+    """Where it was asked for, and nothing is open."""
+    wishes = {"heartbeat": timedelta(days=7)}
+    clean, later = told(CLEAN), replace(CLEAN, now="2026-11-29T08:15:00Z")
+    assert message(later, clean, **wishes).headline == "still at work: clean"
+    assert due_message(clean, replace(later, now="2026-11-29T08:14:59Z"), **wishes) is None
+    assert due_message(KNOWN, replace(ANOTHER_DAY, now="2027-01-01T00:00:00Z"), **wishes) is None
+
+
+def test_who_does_not_want_to_hear_of_the_end_hears_of_the_next_beginning():
+    """What was resolved without a word is new again when it comes back."""
+    less = replace(STANDING, open={"u2": "low"})
+    decided, record = decide(KNOWN, less, Wishes(send_resolved=False))
+    assert decided is None
+    assert (record.findings, record.told_at, record.delivery_id) == ({"u2": "low"}, KNOWN.told_at, KNOWN.delivery_id)
+    back = replace(STANDING, reopened=frozenset({"u1"}))
+    assert message(back, record, send_resolved=False).headline == "1 reopened; 2 open (1 high, 1 low)"
+
+
+def test_what_is_waived_is_told_at_both_ends():
+    """As such, not as resolved and new."""
+    waived = replace(STANDING, open={"u2": "low"}, waived={"u1": "high"})
+    assert message(waived, KNOWN).headline == "1 waived; 1 open (1 low)"
+    assert due_message(told(waived, KNOWN), waived) is None
+    assert message(STANDING, told(waived, KNOWN)).headline == "1 waiver ended; 2 open (1 high, 1 low)"
+    assert due_message(told(waived, KNOWN), replace(waived, waived={})) is None, "it was not open"
+    assert message(replace(waived, waived={"u1": "info", "u3": "high"}), KNOWN).changes["waived"] == 1
+
+
+def test_a_change_is_told_once_whenever_it_was_first_taken():
+    """By what marks it; below the severity that a receiver hears of it is silence."""
+    seen = replace(CLEAN, events={"e1": Event("medium", "2026-11-22T08:15:00Z 1", is_open=True)})
+    clean = told(CLEAN)
+    assert message(seen, clean).headline == "1 change; nothing else open"
+    over = replace(seen, events={"e1": Event("medium", "2026-11-22T08:15:00Z 1", is_open=False)})
+    assert due_message(told(seen, clean), over) is None
+    assert message(over, clean).changes["changes"] == 1, "nobody took it when it was seen"
+    again = replace(seen, events={"e1": Event("medium", "2026-11-23T08:15:00Z 2", is_open=True)})
+    assert message(again, told(seen, clean)).changes["changes"] == 1
+    assert due_message(clean, seen, min_severity="high") is None
+    assert begin(FIRST, over).events == {"e1": "2026-11-22T08:15:00Z 1"}, "what is over is no news for a new receiver"
+    assert begin(FIRST, seen).events == {}

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from audit.model import ESTATE, build_uid
+from audit.evaluate import Judge
+from audit.model import ESTATE, Reading, build_uid
+from audit.ruleset.parse import Rule, parse_rule
+from audit.ruleset.policy import Policy, Waiver
+from audit.ruleset.problems import Place
+from tests.builders import GATEWAY, NOW, record
 from tests.emulator import Forbidden
 from tests.emulator.connection import DOMAIN_ID
 from tests.world import POLICY, STRANGER
@@ -365,3 +370,206 @@ def test_a_rule_that_breaks_down_costs_no_other(world, monkeypatch):
     assert rules["pending-too-long"].startswith("it broke down on gateway shop")
     assert not rules["no-failed-connections"]
     assert headlines(world)[-1].endswith("; 1 rule not evaluated")
+
+
+def test_no_waiver_is_granted_on_what_was_not_read(world):
+    """Not by permissions that were refused; a match that reads them has them asked for."""
+    shop = world.estate.add_gateway("shop", permissions=["*"])
+    shop.add_connection(status="failed")
+    crowded = {"each": "gateway", "require": {"connections": {"maximum": 0}}}
+    add_rule(world, "crowded", crowded | {"tests": [{**case, "given": {}} for case in CASES]})
+    shut = {"permissions": {"not": {"contains": "*"}}}
+    set_policy(world, waivers=[waiver("crowded", shut)])
+    world.run()
+    assert [f["status"] for f in of_rule(world, "crowded")] == ["new"], "permissions were read for the waiver's sake"
+    world.estate.fail(Forbidden(), kind="permissions", times=None)
+    world.run()
+    assert [f["status"] for f in of_rule(world, "crowded")] == ["ongoing"]
+    world.estate.heal()
+    shop.permissions = []
+    world.run()
+    assert [f["status"] for f in of_rule(world, "crowded")] == ["waived"]
+
+
+@pytest.mark.parametrize("state", ["complete", "partial"])
+def test_counts_of_a_gateway_that_was_read_in_part_excuse_nothing(state):
+    """There may be more than the waiver allows."""
+    rule = _parse({"each": "gateway", "require": {"accepted": {"maximum": 1}}})
+    records = tuple(record(f"c{number}") for number in range(3))
+    at_most = _parse({"each": "gateway", "require": {"accepted": {"maximum": 3}}}).require
+    excuse = Waiver("w", "r", at_most, "", "", "", "9")
+    judge = Judge([rule], Policy(waivers=(excuse,)), NOW)
+    (hit,) = judge.judge(Reading(GATEWAY, state, records), []).hits.values()
+    assert (hit.waiver is None) == (state == "partial")
+
+
+def _parse(rule: dict[str, Any]) -> Rule:
+    problems: list[str] = []
+    tests = [{"name": case["name"], "expect": case["expect"], "given": {}} for case in CASES]
+    value = {"id": "r", "title": "t", "severity": "low", **rule, "tests": tests}
+    parsed = parse_rule(value, Place("r", problems), "r")
+    assert parsed, problems
+    return parsed
+
+
+def test_a_run_limited_by_rule_still_sees_changes(world):
+    """What it reads is what the next run compares with."""
+    shop = world.estate.add_gateway("shop")
+    waiting = shop.add_connection(status="pendingAcceptance")
+    add_rule(world, "newly-accepted", NEWLY_ACCEPTED)
+    world.run()
+    shop.change(waiting.id, status="accepted")
+    world.run(rules=("pending-too-long",))
+    assert [f["status"] for f in of_rule(world, "newly-accepted")] == ["new"]
+    assert world.run().summary.deliveries[0].outcome == "nothing to tell"
+
+
+def test_gaps_are_told_each_time_also_where_some_rule_needs_more_gateways(world):
+    """A deployment for some gateways, with a rule about groups that span gateways."""
+    shop = world.estate.add_gateway("shop")
+    shop.add_connection()
+    add_rule(world, "accounts", ACCOUNTS)
+    for number in range(2):
+        assert world.run(gateways=(shop.id,)).reason == "clean in what was in scope"
+        world.estate.fail(Forbidden(), gateway=shop.id, times=None)
+        assert world.run(gateways=(shop.id,)).summary.deliveries[0].outcome == "delivered", number
+        world.estate.heal()
+    rules = {rule["id"]: rule["not_evaluated"] for rule in world.manifest()["rules"]}
+    assert rules["accounts"] == "its groups may span gateways, and this run is limited to some"
+
+
+def test_a_rule_whose_groups_span_gateways_no_more_leaves_nothing_open(world):
+    """Findings about what spans gateways end as those of a rule that was removed."""
+    for name in ("shop", "other"):
+        world.estate.add_gateway(name).add_connection()
+    add_rule(world, "accounts", ACCOUNTS)
+    world.run()
+    add_rule(world, "accounts", QUOTA)
+    world.run()
+    assert [(f["status"], f["resolution"]) for f in of_rule(world, "accounts")] == [("resolved", "rule_removed")]
+
+
+def test_a_change_that_is_told_late_is_named(world):
+    """By what was found then, up to a limit, and the rest is counted."""
+    shop = world.estate.add_gateway("shop")
+    waiting = shop.add_connections(12, status="pendingAcceptance")
+    add_rule(world, "newly-accepted", NEWLY_ACCEPTED)
+    world.run()
+    for connection in waiting:
+        shop.change(connection.id, status="accepted")
+    for _ in range(3):
+        world.receiver.answers.append(403)
+        world.run()
+    world.run()
+    data = world.receiver.deliveries[-1].json()["data"]
+    assert (data["headline"], len(data["findings"]), data["findings_left_out"]) == (
+        "12 changes; nothing else open",
+        10,
+        2,
+    )
+    assert {finding["connection"] for finding in data["findings"]} <= {connection.id for connection in waiting}
+
+
+def test_clean_is_not_said_beside_a_change_that_is_too_mild_to_tell(world):
+    """It is open, below what the receiver hears of."""
+    shop = world.estate.add_gateway("shop")
+    waiting, broken = shop.add_connection(status="pendingAcceptance"), shop.add_connection(status="failed")
+    add_rule(world, "newly-accepted", NEWLY_ACCEPTED, severity="info")
+    world.run()
+    shop.change(waiting.id, status="accepted")
+    shop.remove(broken.id)
+    world.run()
+    assert headlines(world)[-1] == "1 resolved; nothing open at or above low"
+
+
+def test_a_rule_about_all_gateways_that_could_not_be_judged_says_so(world):
+    """In the manifest; a requirement without counts is raised all the same."""
+    shop, other = world.estate.add_gateway("shop"), world.estate.add_gateway("other")
+    shop.add_connection(domain_id=STRANGER)
+    other.add_connection()
+    add_rule(world, "accounts", {**ACCOUNTS, "require": {"count": {"minimum": 2}}})
+    add_rule(world, "strangers", {**ACCOUNTS, "require": {"domain_id": DOMAIN_ID}})
+    world.estate.fail(Forbidden(), gateway=other.id, times=None)
+    world.run()
+    rules = {rule["id"]: rule["not_evaluated"] for rule in world.manifest()["rules"]}
+    assert rules["accounts"] == "not every gateway was read"
+    assert [f["status"] for f in of_rule(world, "strangers")] == ["new"]
+    assert of_rule(world, "accounts") == []
+
+
+def test_an_expired_waiver_is_found_in_a_limited_run_too_and_closed_when_renewed(world):
+    """As for a deployment that is only about some gateways."""
+    shop = world.estate.add_gateway("shop")
+    shop.add_connection(status="failed")
+    set_policy(world, waivers=[waiver(days=-1)])
+    assert world.run(gateways=(shop.id,)).summary.exit_code == 1
+    assert [f["status"] for f in of_rule(world, "waiver-expired")] == ["new"]
+    set_policy(world, waivers=[waiver(days=30)])
+    world.run(gateways=(shop.id,))
+    assert [f["resolution"] for f in of_rule(world, "waiver-expired")] == ["fixed"]
+
+
+def test_what_is_waived_again_and_again_hides_nothing(world):
+    """Neither on the terminal nor in the message."""
+    shop = world.estate.add_gateway("shop")
+    shop.add_connections(60, status="failed")
+    waiting = shop.add_connection(status="pendingAcceptance", age=timedelta(days=9))
+    set_policy(world, waivers=[waiver()])
+    world.run()
+    shop.change(waiting.id, status="accepted")
+    world.run()
+    data = world.receiver.deliveries[-1].json()["data"]
+    assert [finding["rule_id"] for finding in data["findings"]] == ["pending-too-long"]
+
+
+def test_a_waived_change_is_told_as_waived(world):
+    """Becoming waived is told, whatever the subject."""
+    shop = world.estate.add_gateway("shop")
+    waiting = shop.add_connection(status="pendingAcceptance")
+    add_rule(world, "newly-accepted", NEWLY_ACCEPTED)
+    set_policy(world, waivers=[waiver("newly-accepted")])
+    world.run()
+    shop.change(waiting.id, status="accepted")
+    world.run()
+    assert headlines(world)[-1] == "1 waived; clean"
+
+
+def test_records_without_id_that_are_alike_are_no_change(world):
+    """Both are known by what they have, which is the same."""
+    shop = world.estate.add_gateway("shop")
+    shop.raw_records += [{"id": None, "status": "accepted"}] * 2
+    add_rule(world, "newly-accepted", NEWLY_ACCEPTED)
+    world.run()
+    world.run()
+    assert of_rule(world, "newly-accepted") == []
+
+
+def test_a_waiver_that_was_given_to_another_rule_excuses_nothing_more(world):
+    """Also on a gateway that could not be read."""
+    shop = world.estate.add_gateway("shop")
+    shop.add_connection(status="failed")
+    set_policy(world, waivers=[waiver()])
+    world.run()
+    world.estate.fail(Forbidden(), gateway=shop.id, times=None)
+    set_policy(world, waivers=[waiver("pending-too-long")])
+    world.run()
+    assert [f["status"] for f in of_rule(world, "no-failed-connections")] == ["unverified"]
+
+
+def test_every_expired_waiver_that_is_needed_is_found(world):
+    """Not only the first of them."""
+    world.estate.add_gateway("shop").add_connection(status="failed")
+    set_policy(world, waivers=[waiver(days=-1), {**waiver(days=-2), "id": "w2"}])
+    world.run()
+    assert len(of_rule(world, "waiver-expired")) == 2
+
+
+def test_what_the_policy_turns_off_is_on_record_and_clean_is_not_said(world):
+    """Nor is an override that matches no gateway passed over in silence."""
+    world.estate.add_gateway("shop").add_connection(status="failed")
+    nowhere = {"match": {"gateway.name": "shop-*"}, "severity": {"no-failed-connections": "critical"}}
+    set_policy(world, overrides=[{"match": True, "disable": ["no-failed-connections"]}, nowhere])
+    outcome = world.run()
+    assert coverage(world)["shop"]["not_evaluated"] == {"no-failed-connections": "turned off by the policy"}
+    assert outcome.reason == "clean in what was in scope"
+    assert outcome.summary.problems == ["override 1 of the policy matches no gateway"]

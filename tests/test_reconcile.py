@@ -118,7 +118,7 @@ def test_a_gateway_that_is_gone_takes_its_connections_along():
 def test_a_finding_out_of_scope_stays_to_the_letter():
     """Another gateway or another rule than this run's: carried over and counted as such."""
     known = [finding(status="ongoing"), finding("r2", status="new"), finding("r3", **RESOLVED)]
-    slice_ = keep(known, NOW_TEXT)
+    slice_ = reconcile(RUN, {}, known, keep)
     assert sorted(slice_.findings, key=lambda f: f.rule_id) == known
     assert slice_.carried == {f.uid for f in known}
 

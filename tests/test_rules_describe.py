@@ -147,7 +147,7 @@ def test_values_in_force_name_their_source(tmp_path: Path):
     (tmp_path / "slow.json").write_text(json.dumps(rule))
     (tmp_path / "policy.json").write_text(json.dumps(policy))
     rule_set = load_rule_set(tmp_path, None)
-    assert explain_rule(rule_set.rules[0], rule_set).splitlines() == [
+    assert explain_rule(rule_set.rules[0], rule_set, "2026-11-22T08:15:00Z").splitlines() == [
         "slow: Nobody waits",
         "",
         (
@@ -173,3 +173,6 @@ def test_values_in_force_name_their_source(tmp_path: Path):
             "because, me, T-1)"
         ),
     ]
+    assert "  no longer waived since 2026-12-31T00:00:00Z where" in explain_rule(
+        rule_set.rules[0], rule_set, "2026-12-31T00:00:00Z"
+    )

@@ -28,7 +28,7 @@ from audit.ruleset.compiled import Bindings
 from audit.ruleset.language import CHANGES, CONNECTION_STATUSES, KEYWORDS, SUBJECTS, AnyOf, Field, required_of
 from audit.ruleset.parse import Rule, parse_rule
 from audit.ruleset.problems import Place
-from audit.ruleset.program import BoundRule, Program, find_broken
+from audit.ruleset.program import BoundRule, Program
 from audit.subjects import Change, Scene
 from tests.builders import compile_rules
 
@@ -416,7 +416,7 @@ def finds(each: str, rule: Rule, values: Values, record: dict[str, Any]) -> bool
     bound = BoundRule(rule, Bindings(*values, NOW))
     fields: dict[str, Any] = dict.fromkeys(SUBJECTS[each]) | record
     if each == "group":
-        return bool(find_broken(bound, [fields]))
+        return bool(bound.find_broken([fields]))
 
     def part(owner: str, kind: Any, **more: Any) -> Any:
         return kind(**more, **{name.split(".")[-1]: fields[name] for name in fields if name.startswith(owner)})

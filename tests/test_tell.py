@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from audit.errors import DeliveryError, StoreError
+from audit.receivers import Receiver
 from audit.store import LocalStore
 from audit.tell import Telling, tell, tell_trouble
-from audit.webhook import Receiver
 from tests.builders import NOW_TEXT, RUN_ID
 from tests.test_notify import CLEAN, STANDING
 

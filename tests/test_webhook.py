@@ -20,9 +20,10 @@ from audit.errors import DeliveryError
 from audit.extent import Extent
 from audit.model import Coverage, Finding, GatewayRef
 from audit.notify import Message, Standing
+from audit.receivers import Receiver
 from audit.render.generic import LARGEST_BODY, build_body, build_headers, parse_secret
 from audit.text import Redactor
-from audit.webhook import Receiver, WebhookSender
+from audit.webhook import WebhookSender
 from tests.emulator import Answer, receive
 from tests.emulator import Receiver as Service
 from tests.emulator.receiver import SECRET
@@ -37,7 +38,9 @@ STANDING = Standing(
     open={},
     waived={},
     events={},
+    reopened=frozenset(),
     worst=(),
+    past_events=[],
     extent=Extent(()),
     problems=(),
     manifest_location="file:///evidence/manifest.json",
@@ -299,7 +302,8 @@ def test_url_and_secret_that_the_receiver_repeats_are_taken_out(service):
 def test_description_hides_url_and_secret():
     """In logs and tracebacks."""
     assert repr(Receiver("one", "generic", "https://h/t0ken", "whsec_x")) == (
-        "Receiver(name='one', kind='generic', min_severity='low')"
+        "Receiver(name='one', kind='generic', wishes=Wishes(min_severity='low', repeat_interval=None, heartbeat=None, "
+        "send_resolved=True))"
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from audit.errors import OptionsError
+from audit.receivers import REFERENCE
 from audit.settings import PREFIX, SETTINGS, Credentials, Surroundings
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class Context(Protocol):
 def environment_of(context: Context, environment: Mapping[str, str]) -> dict[str, str]:
     """The settings of an invocation: user data (plain and encrypted alike) win over the environment."""
     found = {PREFIX + setting.name: context.getUserData(PREFIX + setting.name) for setting in SETTINGS}
+    # User data cannot be listed: what the receivers refer to has to be asked for by name.
+    receivers = found[f"{PREFIX}RECEIVERS"] or environment.get(f"{PREFIX}RECEIVERS", "")
+    found |= {name: context.getUserData(name) for name in REFERENCE.findall(str(receivers))}
     return {**environment, **{name: str(value) for name, value in found.items() if value}}
 
 

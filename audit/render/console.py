@@ -26,7 +26,7 @@ _COLOURS = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "c
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _CSV_FIELDS = (
     "uid", "rule_id", "title", "severity", "status", "resolution", "subject", "gateway_id", "gateway_name", "region",
-    "project_id", "connection", "group", "message", "remediation", "first_seen", "last_seen", "resolved_at",
+    "project_id", "connection", "group", "message", "remediation", "waiver", "first_seen", "last_seen", "resolved_at",
     "occurrences", "run_id",
 )  # fmt: skip
 
@@ -73,10 +73,11 @@ def render_outcome(outcome: Outcome, location: str, problems: Iterable[str], *, 
     lines = run_lines(summary.run_id, summary.coverage, summary.counts)
     if table:
         lines = [part for line in lines for part in fit(line)]
-    if outcome.worst:
-        left_out = sum(summary.counts.by_severity.values()) - sum(finding.is_open for finding in outcome.worst)
+    shown = [finding for finding in outcome.worst if finding.status != "waived"]
+    if shown:
+        left_out = sum(summary.counts.by_severity.values()) - sum(finding.is_open for finding in shown)
         more = f"+{left_out} more; `python -m audit findings` shows all\n" if left_out else ""
-        lines += ["", render_findings(outcome.worst, table=table) + more]
+        lines += ["", render_findings(shown, table=table) + more]
     recorded = f"{printable(location)} (sha256 {summary.manifest.sha256[:12]})" if summary.manifest else "nothing"
     lines.append(f"recorded  {recorded}")
     for delivery in summary.deliveries:
@@ -177,7 +178,8 @@ def findings_csv(findings: Iterable[Finding]) -> str:
         fields = msgspec.to_builtins(finding)
         gateway = fields.pop("gateway") or {}
         fields |= {"gateway_id": gateway.get("id"), "gateway_name": gateway.get("name")}
-        fields["group"] = msgspec.json.encode(finding.group).decode() if finding.group else None
+        for name in ("group", "waiver"):
+            fields[name] = msgspec.json.encode(fields[name]).decode() if fields[name] else None
         fields |= {"region": gateway.get("region"), "project_id": gateway.get("project_id")}
         writer.writerow([_cell(fields[name]) for name in _CSV_FIELDS])
     return text.getvalue()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from audit.model import Connection, Gateway
 from audit.ruleset.compiled import Bindings
 from audit.ruleset.language import CASE_NOW, SUBJECTS
-from audit.ruleset.program import BoundRule, Program, find_broken
+from audit.ruleset.program import BoundRule, Program
 from audit.subjects import Scene, compare, count_groups
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _finds(rule: Rule, case: Case) -> bool:
         for gateway, connection in given:
             for _bound, chosen in program.look(Scene(gateway, [connection])).members:
                 count_groups(rule.keys, chosen, gateway, groups)
-        return bool(find_broken(bound, groups.values()))
+        return bool(bound.find_broken(groups.values()))
     if rule.each == "connection":
         return any(program.look(Scene(gateway, [connection])).breaches for gateway, connection in given)
     before = [_build_connection(case.before)] if case.before is not None else []

@@ -6,7 +6,20 @@ from collections.abc import Mapping  # noqa: TC003  (a dataclass field)
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from audit.ruleset.language import FALSE, KEYWORDS, LONGEST_GLOB, REFS, TRUE, All, AnyOf, Field, Not, Ref, Test
+from audit.ruleset.language import (
+    FALSE,
+    KEYWORDS,
+    LONGEST_GLOB,
+    REFS,
+    SUBJECTS,
+    TRUE,
+    All,
+    AnyOf,
+    Field,
+    Not,
+    Ref,
+    Test,
+)
 from audit.ruleset.problems import kind_of, none_of, unknown
 from audit.times import canonical_time, parse_distance
 
@@ -17,7 +30,6 @@ if TYPE_CHECKING:
     from audit.ruleset.problems import Node
 
 _KINDS = ("param", "list", "field")
-_MATCHER_WORDS = (*KEYWORDS, "not", "anyOf")
 _FIRST_BEYOND_64_BITS = 2**63
 # What a written value is called and which types of JSON it may have, by the type of the field or what a keyword takes.
 _FORMS: Mapping[str, tuple[str, tuple[type, ...]]] = {
@@ -72,7 +84,7 @@ class ConditionReader:
         if isinstance(node.value, bool):
             return TRUE if node.value else FALSE
         if node.value == {}:
-            node.note("an empty object says nothing; write true or leave it out")
+            node.note("an empty object says nothing; true means all")
         members = node.entries("true, false or an object from field to condition")
         return _all([self._member(key, member) for key, member in members.items()])
 
@@ -84,7 +96,12 @@ class ConditionReader:
             return _all(terms) if key == "allOf" else AnyOf(terms)
         if key in self.fields:
             return self._matcher(key, node)
-        node.note(unknown("field", key, (*self.fields, "not", "allOf", "anyOf")))
+        words = (*self.fields, "not", "allOf", "anyOf")
+        alike = any(name.rpartition(".")[2] == key.rpartition(".")[2] for name in self.fields)
+        if not alike and any(key in fields for fields in SUBJECTS.values()):
+            node.note(f'the field "{key}" cannot be used here; known: {", ".join(words)}')
+        else:
+            node.note(unknown("field", key, words))
         return TRUE
 
     def _matcher(self, name: str, node: Node) -> Predicate:
@@ -109,7 +126,8 @@ class ConditionReader:
             example = f'{{"{"enum" if keyword == "list" else "const"}": {{"{keyword}": ...}}}}'
             node.note(f'"{keyword}" names a value; say what the field has to do with it, for example {example}')
         else:
-            node.note(unknown("condition", keyword, _MATCHER_WORDS))
+            suiting = (word for word, known in KEYWORDS.items() if self.fields[name].type in known.types)
+            node.note(unknown("condition", keyword, (*suiting, "not", "anyOf")))
         return TRUE
 
     def _test(self, name: str, keyword: str, node: Node) -> Predicate:

@@ -88,7 +88,7 @@ def _condition(test: Test, params: Mapping[str, Scalar], *, holds: bool) -> str:
     return phrase.format(one_of + show(value)) + tail
 
 
-def explain_rule(rule: Rule, rule_set: RuleSet) -> str:
+def explain_rule(rule: Rule, rule_set: RuleSet, now: str) -> str:
     """Show a rule: what it demands, why, what to do, and the values in force with where each comes from."""
     policy = rule_set.policy
     applied = policy.apply(rule)
@@ -110,11 +110,11 @@ def explain_rule(rule: Rule, rule_set: RuleSet) -> str:
     for name in sorted(rule.lists):
         entries = len(policy.lists[name])
         lines.append(f"  list {name}: {entries or 'empty, so that the rule is not evaluated'} (from the policy)")
-    lines += _exceptions(rule, rule_set)
+    lines += _exceptions(rule, rule_set, now)
     return "\n".join(map(printable, lines)) + "\n"
 
 
-def _exceptions(rule: Rule, rule_set: RuleSet) -> Iterator[str]:
+def _exceptions(rule: Rule, rule_set: RuleSet, now: str) -> Iterator[str]:
     """Name the policy's overrides and waivers for a rule."""
     for number, override in enumerate(rule_set.policy.overrides):
         changes = [f"{name}: {value}" for name, value in override.params.get(rule.id, {}).items()]
@@ -126,4 +126,5 @@ def _exceptions(rule: Rule, rule_set: RuleSet) -> Iterator[str]:
         if waiver.rule == rule.id:
             told = ", ".join(filter(None, [waiver.reason, waiver.approved_by, waiver.ticket]))
             where = _say(waiver.match, {})
-            yield f"  waived until {waiver.expires} where {where} (from the policy's waiver {waiver.id}: {told})"
+            until = "waived until" if waiver.expires > now else "no longer waived since"
+            yield f"  {until} {waiver.expires} where {where} (from the policy's waiver {waiver.id}: {told})"

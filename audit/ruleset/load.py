@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 POLICY_NAME = "policy.json"
+_LARGEST_FILE = 8_388_608
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def load_rule_set(rules_dir: Path, policy_file: Path | None) -> RuleSet:
     """
     problems: list[str] = []
     beside = rules_dir / POLICY_NAME
-    if policy_file is None and beside.is_file():
+    if policy_file is None and _is_there(beside):
         policy_file = beside
     rules = {path.stem: _load_rule(path, problems) for path in _rule_files(rules_dir, policy_file, problems)}
     policy = _load_policy(policy_file, beside, rules, problems)
@@ -53,18 +54,33 @@ def load_rule_set(rules_dir: Path, policy_file: Path | None) -> RuleSet:
     return RuleSet(tuple(filter(None, rules.values())), policy)
 
 
+def _is_there(path: Path) -> bool:
+    """Whether there is anything: a broken link that was taken for no policy would lose every list and waiver."""
+    try:
+        return path.is_symlink() or path.exists()
+    except OSError:
+        return True  # reading it says what is wrong
+
+
 def _rule_files(rules_dir: Path, policy_file: Path | None, problems: list[str]) -> list[Path]:
     place = Place(str(rules_dir), problems)
     try:
-        files = sorted(path for path in rules_dir.iterdir() if path.suffix == ".json" and path.name != POLICY_NAME)
+        files = sorted(path for path in rules_dir.iterdir() if path.suffix.lower() == ".json")
     except OSError as error:
         place.note(f"the rules cannot be read: {error.strerror}")
         return []
-    if policy_file is not None:
-        files = [path for path in files if path.resolve() != policy_file.resolve()]
+    for path in files:
+        if path.suffix != ".json":
+            Place(str(path), problems).note('the name of a rule ends in ".json", in lower case')
+    known = {POLICY_NAME} if policy_file is None else {POLICY_NAME, policy_file.name}
+    files = [path for path in files if path.name not in known or not _is_policy(path, policy_file)]
     if not files:
         place.note("there is no rule (*.json) in this directory")
     return files
+
+
+def _is_policy(path: Path, policy_file: Path | None) -> bool:
+    return path.name == POLICY_NAME or (policy_file is not None and path.absolute() == policy_file.absolute())
 
 
 def _load_rule(path: Path, problems: list[str]) -> Rule | None:
@@ -84,8 +100,16 @@ def _load_policy(path: Path | None, beside: Path, rules: Mapping[str, Rule | Non
 def _read(path: Path, place: Place) -> tuple[dict[str, Any] | None, str]:
     """Read the JSON object in a file; also returns the SHA-256 of its bytes."""
     try:
-        text = path.read_bytes()
+        # Anything else, a pipe say, might never end.
+        if path.exists() and not path.is_file():
+            place.note("cannot be read: it is no regular file")
+            return None, ""
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_FILE + 1)
     except OSError as error:
         place.note(f"cannot be read: {error.strerror}")
+        return None, ""
+    if len(text) > _LARGEST_FILE:
+        place.note(f"has more than {_LARGEST_FILE:,} bytes")
         return None, ""
     return parse_json(text, place), sha256(text).hexdigest()

@@ -25,7 +25,7 @@ from audit.ruleset.problems import Node, nearest, unknown
 from audit.times import resolve_time
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from audit.ruleset.language import Field, Scalar
 
@@ -106,12 +106,15 @@ class Rule:
     @property
     def fields(self) -> frozenset[str]:
         """The fields that it reads, named as a rule about connections names them; counters are of the `group`."""
-        chosen, required = fields_in(self.when), fields_in(self.require)
+        chosen = fields_in(self.when)
         if self.each == "gateway":
-            return frozenset(f"gateway.{name}" for name in chosen | required)
-        if self.each == "group":
-            required = {name if name in self.keys else f"group.{name}" for name in required} | {*self.keys}
-        return frozenset(chosen | required)
+            chosen = set(self.full_names(chosen))
+        return self.full_names({*fields_in(self.require), *self.keys}) | chosen
+
+    def full_names(self, names: Iterable[str]) -> frozenset[str]:
+        """Name fields of its subject as a rule about connections names them; counters are of the `group`."""
+        owner = {"gateway": "gateway.", "group": "group."}.get(self.each, "")
+        return frozenset(name if name in self.keys else owner + name for name in names)
 
     @property
     def lists(self) -> frozenset[str]:
@@ -184,7 +187,8 @@ def parse_rule(value: object, place: Place, rule_id: str, sha256: str = "") -> R
         if not KEBAB.fullmatch(name):
             default.note("a parameter's name is lower-case words with dashes")
         rule.check_param(name, default)
-    cases = [_read_case(case, rule, lists) for case in members["tests"].items("an array of test cases")]
+    noted_lists: set[str] = set()
+    cases = [_read_case(case, rule, lists, noted_lists) for case in members["tests"].items("an array of test cases")]
     if len(place.problems) == noted:
         _check_sense(members, rule, {case.expect for case in cases})
     return replace(rule, cases=tuple(cases)) if len(place.problems) == noted else None
@@ -199,7 +203,9 @@ def _read_each(node: Node) -> tuple[SubjectKind | None, tuple[str, ...]]:
         items = keys.items("an array of fields, with at least one,")
         for item in items:
             if isinstance(item.value, str) and item.value not in GROUP_KEYS:
-                item.note(unknown("field", item.value, GROUP_KEYS))
+                known = f'"{item.value}" cannot make groups; known: {", ".join(GROUP_KEYS)}'
+                is_field = item.value in SUBJECTS["connection"]
+                item.note(known if is_field else unknown("field", item.value, GROUP_KEYS))
         if items:
             keys.texts()
         sound = items and len(node.place.problems) == noted
@@ -235,8 +241,11 @@ def _check_sense(members: Mapping[str, Node], rule: Rule, outcomes: set[str]) ->
         members["tests"].note(f"a rule needs at least one case of each kind; none expects {' or '.join(missing)}")
 
 
-def _read_case(node: Node, rule: Rule, known_lists: Collection[str] | None) -> Case:
-    """Read a test case; `known_lists` are those that the rule reads, None where a mistake hides which."""
+def _read_case(node: Node, rule: Rule, known_lists: Collection[str] | None, noted: set[str]) -> Case:
+    """Read a test case; `known_lists` are those that the rule reads, None where a mistake hides which.
+
+    `noted` are unknown ones that were noted already: the mistake is most likely in the rule, once.
+    """
     is_change = rule.each == "change"
     extra = _BEFORE if is_change else {}
     members = node.members({**_CASE_KEYS, **extra}, (*_CASE_REQUIRED, *extra))
@@ -253,7 +262,8 @@ def _read_case(node: Node, rule: Rule, known_lists: Collection[str] | None) -> C
     for param, value in params.items():
         rule.check_param(param, value)
     for name, values in lists.items():
-        if known_lists is not None and name not in known_lists:
+        if known_lists is not None and name not in known_lists and name not in noted:
+            noted.add(name)
             values.note(unknown("list", name, known_lists))
     return Case(
         name=members["name"].text(),

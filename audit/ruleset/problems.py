@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from audit.text import printable
+from audit.text import printable, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Far above what a person writes, far below what Python's own recursion allows.
 _DEEPEST = 40
 _SHORTEST_START = 3
+_LONGEST_PROBLEM = 2_000
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -36,6 +37,8 @@ def _closest(word: str, known: Iterable[str]) -> str | None:
     close = difflib.get_close_matches(word.lower(), by_lower, n=1)
     # "pending" for "pendingAcceptance" is too short for difflib.
     close += [name for name in by_lower if len(word) >= _SHORTEST_START and name.startswith(word.lower())]
+    # "name" for "gateway.name", and the other way round.
+    close += [name for name in by_lower if name.rpartition(".")[2] == word.lower().rpartition(".")[2]]
     return by_lower[close[0]] if close else None
 
 
@@ -47,7 +50,7 @@ class Place:
     problems: list[str]
 
     def note(self, what: str, pointer: str = "") -> None:
-        self.problems.append(printable(f"{self.file}{pointer and '#'}{pointer}: {what}"))
+        self.problems.append(printable(shorten(f"{self.file}{pointer and '#'}{pointer}: {what}", _LONGEST_PROBLEM)))
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Node:
 
     def text(self) -> str:
         """Return a text that says something; notes where it is none."""
-        if isinstance(self.value, str) and self.value.strip():
+        if isinstance(self.value, str) and any(sign.isprintable() and not sign.isspace() for sign in self.value):
             return self.value
         if isinstance(self.value, str) and self.value:
             self.note("a text that says something is wanted")
@@ -163,9 +166,13 @@ def parse_json(text: bytes, place: Place) -> dict[str, Any] | None:
     except UnicodeEncodeError:
         place.note("not JSON: one of its \\u escapes is half a character")
     except json.JSONDecodeError as error:
-        place.note(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
-    except (ValueError, RecursionError) as error:
+        what = "a comma too many before" if error.doc[: error.pos].rstrip().endswith(",") else f"{error.msg} at"
+        place.note(f"not JSON: {what} line {error.lineno}, column {error.colno}")
+    except _WrongError as error:
         place.note(f"cannot be read: {error}")
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else "a number in it has too many digits"
+        place.note(f"cannot be read: {why}")
     else:
         if isinstance(value, dict):
             return value
@@ -178,12 +185,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) < len(pairs):  # the first one would be lost without a word
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f'the key "{twice}" stands twice in one object')
+        raise _WrongError(f'the key "{twice}" stands twice in one object')
     return members
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    raise _WrongError(f"{name} is not JSON")
+
+
+class _WrongError(ValueError):
+    """What JSON takes and a person cannot mean."""
 
 
 _KINDS = {

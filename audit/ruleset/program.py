@@ -43,6 +43,14 @@ class BoundRule:
         rule = self.rule
         return Check(rule.when, FALSE if rule.each == "group" else rule.require, self.bindings)
 
+    @cached_property
+    def _of_groups(self) -> Compiled:
+        return compile_checks([Check(TRUE, self.rule.require, self.bindings)], groups=True)
+
+    def find_broken(self, groups: Iterable[Group]) -> list[Group]:
+        """Find the groups that break a rule about groups."""
+        return [group for group, _number in self._of_groups.find(groups, None)]
+
     def _fill(self, value: object) -> object:
         if isinstance(value, dict):
             if value.keys() == {"param"}:
@@ -87,9 +95,3 @@ class Program:
             breaches += [(rules[number], subject) for subject, number in compiled.find(subjects, scene.gateway)]
         rules, _ = self._connections
         return Sighting(breaches, [(rules[number], chosen) for number, chosen in members.items()])
-
-
-def find_broken(bound: BoundRule, groups: Iterable[Group]) -> list[Group]:
-    """Find the groups that break a rule about groups."""
-    compiled = compile_checks([Check(TRUE, bound.rule.require, bound.bindings)], groups=True)
-    return [group for group, _number in compiled.find(groups, None)]
