@@ -86,9 +86,9 @@ class Standing:
 
     `open` and `waived`: severity of every such finding by uid, but for changes: those are `events`. `reopened`: uids of
     those open that had been resolved. `worst`: the findings worth naming, worst first, those resolved now last;
-    `past_events`: the newest changes. `manifest_location` says where the evidence is, `manifest_sha256` anchors it; both
-    are empty for a dry run. `report_url`: where a person reads about it, "" for nowhere. `store` names the deployment:
-    two that tell the same to one receiver are told apart by it.
+    `past_events`: the newest changes. `manifest_location` says where the evidence is, `manifest_sha256` anchors it;
+    both are empty for a dry run. `report_url`: where a person reads about it, "" for nowhere. `store` names the
+    deployment: two that tell the same to one receiver are told apart by it.
     """
 
     store: str
