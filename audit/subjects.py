@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -114,22 +114,18 @@ def compare(before: Mapping[str, Connection], now: Iterable[Connection], *, is_w
 
 def count_groups(keys: Sequence[str], connections: Iterable[Connection], gateway: Gateway, groups: Groups) -> None:
     """Count connections of one gateway into `groups`; one in which a field of `keys` is null belongs to none."""
+    own = [key for key in keys if not key.startswith("gateway.")]
+    shared = {key: getattr(gateway, key.removeprefix("gateway.")) for key in keys if key not in own}
+    read = attrgetter(*own) if own else lambda _connection: ()
+    created: dict[Any, list[str | None]] = defaultdict(list)
     for connection in connections:
-        values = tuple(
-            getattr(gateway, key[8:]) if key.startswith("gateway.") else getattr(connection, key) for key in keys
-        )
-        if None in values:
+        created[read(connection)].append(connection.created_at)
+    for found, times in created.items():
+        values = {**shared, **dict(zip(own, (found,) if len(own) == 1 else found, strict=True))}
+        if None in values.values():
             continue
-        group = groups.get(values)
-        if group is None:
-            group = groups[values] = {
-                **dict(zip(keys, values, strict=True)),
-                "count": 0,
-                "oldest": None,
-                "newest": None,
-            }
-        group["count"] += 1
-        created = connection.created_at
-        if created is not None:
-            group["oldest"] = min(created, group["oldest"] or created)
-            group["newest"] = max(created, group["newest"] or created)
+        empty = {**{key: values[key] for key in keys}, "count": 0, "oldest": None, "newest": None}
+        group = groups.setdefault(tuple(values.values()), empty)
+        group["count"] += len(times)
+        group["oldest"] = min(filter(None, (*times, group["oldest"])), default=None)
+        group["newest"] = max(filter(None, (*times, group["newest"])), default=None)

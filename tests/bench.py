@@ -131,6 +131,15 @@ def main() -> None:
                 store = f"{directory}/{gateways}-{latency}"
                 report("audit, first run", measure(audit(store), environment, (0, 1)), floor)
                 report("audit, later run", best(audit(store), environment, (0, 1)), floor)
+        print("memory of a later run, 500 connections a gateway")
+        costs = []
+        for gateways in (20, 200):
+            with estate(gateways, 500) as environment:
+                store = f"{directory}/memory-{gateways}"
+                measure(audit(store), environment, (0, 1))
+                costs.append(best(audit(store), environment, (0, 1)))
+                report(f"{gateways} gateways", costs[-1])
+        print(f"  ten times the estate                {costs[1].memory / costs[0].memory:4.2f} x memory")
         print("start")
         environment = dict(os.environ)
         requests_only = best(["-c", "import requests"], environment, runs=5)
