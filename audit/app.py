@@ -117,8 +117,9 @@ def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None
     a run id of its own: a folder is never written twice.
     """
     scope = _choose_rules(job)
-    waived = [(rule, w) for rule in scope.rules for w in job.rule_set.policy.waivers if w.rule == rule.id]
-    reads = [rule.fields for rule in scope.rules] + [rule.full_names(fields_in(w.match)) for rule, w in waived]
+    able = [rule for rule in scope.rules if rule.id not in scope.idle]
+    waived = [(rule, w) for rule in able for w in job.rule_set.policy.waivers if w.rule == rule.id]
+    reads = [rule.fields for rule in able] + [rule.full_names(fields_in(w.match)) for rule, w in waived]
     permissions = any("gateway.permissions" in fields for fields in reads)
     collector = Collector(ports.api, job.gateways, job.concurrency, permissions=permissions)
     with ExitStack() as stack:
@@ -173,7 +174,7 @@ def _pass_down(
             waivers=frozenset((waiver.id, waiver.rule) for waiver in policy.waivers if waiver.expires > now),
         ),
         collector=collector,
-        judge=Judge(scope.rules, policy, job.now),
+        judge=Judge(scope.rules, policy, job.now, scope.idle),
         tally=tally,
         pages=pages,
     )
@@ -190,9 +191,9 @@ def _pass_down(
 
 @dataclass(frozen=True)
 class _Scope:
-    """The rules of a run: those to evaluate, and why others are not, by id.
+    """The rules of a run. By id, `idle`: why some of them cannot be evaluated as things are.
 
-    `idle` cannot be evaluated as things are; `narrowed` would need more gateways than the run is limited to.
+    `narrowed`: why others, which would need more gateways than the run is limited to, are none of them.
     """
 
     rules: tuple[Rule, ...]
@@ -213,11 +214,11 @@ def _choose_rules(job: Job) -> _Scope:
     for rule in chosen:
         if job.gateways and rule.spans_gateways:
             narrowed[rule.id] = "its groups may span gateways, and this run is limited to some"
-        elif empty := job.rule_set.empty_lists_of(rule):
+            continue
+        if empty := job.rule_set.empty_lists_of(rule):
             idle[rule.id] = f"not configured: list {', '.join(empty)} is empty in the policy"
-        else:
-            rules.append(rule)
-    selected = frozenset({*idle, *(rule.id for rule in rules)})
+        rules.append(rule)
+    selected = frozenset(rule.id for rule in rules)
     untouched = frozenset(rule.id for rule in job.rule_set.rules) - {rule.id for rule in chosen}
     if not job.gateways and not job.rule_ids:
         selected |= {WAIVER_EXPIRED}

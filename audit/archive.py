@@ -179,6 +179,7 @@ class Archive:
         """Return the last committed run; None only where there never was one. Raises StateError, StoreError."""
         text = read_object(self.store, LATEST)
         if text is None:
+            self._prove_beginning()
             return None
         latest = self._decode(text, LATEST, Latest)
         if latest.manifest != manifest_of(latest.run_id) or not RUN_ID.fullmatch(latest.run_id):
@@ -210,6 +211,14 @@ class Archive:
             )
         return digest
 
+    def _prove_beginning(self) -> None:
+        """Raise StateError where a run followed another one: then the pointer is lost, and this is no first run."""
+        for key in self.store.list(RUNS):
+            if key.endswith(f"/{MANIFEST}"):
+                with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                    if msgspec.json.decode(read_object(self.store, key) or b"", type=Manifest).parent:
+                        raise _unreadable(self.store, LATEST, "it is missing, though runs were recorded")
+
     def _load(self, run_id: str, digest: str, source: str, pointer: bytes | None = None) -> StoredRun:
         key = manifest_of(run_id)
         text = read_object(self.store, key)
@@ -224,6 +233,15 @@ class Archive:
             return msgspec.json.decode(text, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _unreadable(self.store, key, str(error)) from None
+
+
+def is_overtaken(store: Store, run_id: str) -> bool:
+    """Whether `latest.json` names another run by now; False where that cannot be told."""
+    try:
+        text = read_object(store, LATEST)
+        return msgspec.json.decode(text or b"", type=Latest).run_id != run_id
+    except (StoreError, msgspec.DecodeError, UnicodeDecodeError):
+        return False
 
 
 def _unreadable(store: Store, key: str, why: str) -> StateError:

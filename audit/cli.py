@@ -16,7 +16,7 @@ import msgspec
 
 from audit import __version__
 from audit.archive import RUN_ID
-from audit.errors import AuditError, OptionsError, UsageError
+from audit.errors import AuditError, OptionsError, StateError, StoreError, UsageError
 from audit.history import compare_runs, find_run, run_at, runs_between
 from audit.model import SEVERITIES
 from audit.outcome import NEVER
@@ -207,7 +207,7 @@ def _add_verify(verbs: _Verbs[_Parser]) -> None:
         help="check that nothing in the chain of runs was changed or is missing",
         epilog="example:\n  python -m audit verify --store ./out\n\nexit codes:\n  0  sound\n  1  broken\n  2  usage",
     )
-    parser.add_argument("--run", default="", help="hash the objects of this run only, not those of all runs")
+    parser.add_argument("--run", help="hash the objects of this run only, not those of all runs")
     parser.add_argument("--all", action="store_true", help="hash the objects of abandoned runs too")
     parser.add_argument("--repair", action="store_true", help="point latest.json at the newest sound run first")
     parser.add_argument("--format", choices=["text", "json"], default="text")
@@ -334,6 +334,8 @@ def _differences(options: argparse.Namespace, archive: Archive, run: StoredRun) 
     changed = list(compare_runs(then, run))
     if options.format == "json":
         return 0, _json([{"then": then or None, "finding": finding} for then, finding in changed])
+    if then.manifest.now > run.manifest.now:
+        raise OptionsError([f"--since names a run that is later than run {run.manifest.run_id}"])
     _note(
         f"from run  {then.manifest.run_id} ({then.manifest.now})",
         f"to run    {run.manifest.run_id} ({run.manifest.now})",
@@ -351,16 +353,21 @@ def _verify(options: argparse.Namespace) -> tuple[int, str]:
     from audit.verify import Verifier  # noqa: PLC0415
 
     store = _open_archive(options).store
-    if options.run and not RUN_ID.fullmatch(options.run):
-        raise OptionsError([f"--run {options.run}: is no run id such as 20261122T081500Z-7f3a9c"])
-    if options.repair:
-        repaired = Verifier(store).repair()
-        _note(f"audit: latest.json points to run {repaired} now" if repaired else "audit: there was nothing to repair")
-    found = Verifier(store).verify(options.run, everything=options.all)
+    if options.run is not None and not RUN_ID.fullmatch(options.run):
+        raise OptionsError([f'--run "{options.run}": no run id such as 20261122T081500Z-7f3a9c'])
+    try:
+        if options.repair:
+            repaired = Verifier(store).repair()
+            done = f"latest.json points to run {repaired} now" if repaired else "there was nothing to repair"
+            _note(f"audit: {done}")
+        found = Verifier(store).verify(options.run or "", everything=options.all)
+    except (StateError, StoreError) as error:
+        _complain(str(error))
+        return 1, ""
     if not (found.runs or found.problems or found.abandoned):
         raise UsageError([f"{store.url}: no run is recorded there, so that there is nothing to verify"])
     code = 1 if found.problems else 0
-    return code, _json(found) if options.format == "json" else past.render_verification(found, options.run)
+    return code, _json(found) if options.format == "json" else past.render_verification(found, options.run or "")
 
 
 def _replay(options: argparse.Namespace) -> tuple[int, str]:

@@ -19,7 +19,7 @@ from audit.text import describe_defect
 from audit.times import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
     from audit.model import Gateway, Reading
@@ -91,8 +91,10 @@ def _is_maximum(rule: Rule) -> bool:
 class Judge:
     """Holds readings against rules, under a policy; each set of rules that is in force somewhere is compiled once."""
 
-    def __init__(self, rules: Sequence[Rule], policy: Policy, now: datetime) -> None:
+    def __init__(self, rules: Sequence[Rule], policy: Policy, now: datetime, idle: Collection[str] = ()) -> None:
         self._rules = rules
+        # Ids of rules that cannot be evaluated at all; the policy may turn them off like others.
+        self._idle = idle
         self._policy = policy
         self._now = now
         self.about_changes = frozenset(rule.id for rule in rules if rule.each == "change")
@@ -106,7 +108,7 @@ class Judge:
             for rule in rules
             if (waivers := self._waivers[rule.id])
         }
-        self._groups: dict[str, Groups] = {rule.id: {} for rule in rules if rule.spans_gateways}
+        self._groups: dict[str, Groups] = {rule.id: {} for rule in rules if rule.spans_gateways and rule.id not in idle}
         # Fields that this reading does not tell: no waiver is granted on what was not read.
         self._unknown: frozenset[str] = frozenset()
         # Numbers of the overrides that match some gateway.
@@ -124,7 +126,7 @@ class Judge:
         matching = tuple(number for _, number in self._overrides.find((None,), reading.gateway))
         in_force = self._bind(matching)
         unable = {bound.rule.id: why_not(bound.rule, reading, is_known=earlier is not None) for bound in in_force}
-        able = [bound for bound in in_force if not unable[bound.rule.id]]
+        able = [bound for bound in in_force if not (unable[bound.rule.id] or bound.rule.id in self._idle)]
         changes: Iterable[Change] = ()
         if self.about_changes and earlier is not None:
             changes = compare(earlier, connections, is_whole=reading.is_whole)
@@ -138,7 +140,8 @@ class Judge:
         disabled = frozenset(rule.id for rule in self._rules if rule.id not in unable)
         unable |= dict.fromkeys(failed, "it broke down") | dict.fromkeys(disabled, TURNED_OFF)
         self.overridden.update(matching)
-        return Verdict(hits, evaluated, {name: why for name, why in unable.items() if why}, disabled, failed)
+        unable = {name: why for name, why in unable.items() if why and name not in self._idle}
+        return Verdict(hits, evaluated, unable, disabled, failed)
 
     def judge_groups(self, *, is_whole: bool) -> Verdict:
         """Evaluate, after all gateways, the rules about groups that span them.

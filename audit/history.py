@@ -38,15 +38,17 @@ def find_run(archive: Archive, run_id: str) -> StoredRun:
     for run in archive.chain():
         if run.manifest.run_id == run_id:
             return run
-    raise UsageError([f"{archive.store.url}: there is no run {run_id}; `python -m audit verify` lists the runs"])
+    raise UsageError(
+        [f"{archive.store.url}: there is no run {run_id}; `python -m audit verify --format json` lists the runs"]
+    )
 
 
 def run_at(archive: Archive, when: str) -> StoredRun:
-    """Return the last run up to a time, or to the end of a day; the first run where all are later.
+    """Return the last run up to a time, or to the start of a day; the first run where all are later.
 
     Raises UsageError where `when` is neither, or there is no run.
     """
-    limit = canonical_time(f"{when}T23:59:59Z" if len(when) == _DATE_LENGTH else when)
+    limit = canonical_time(f"{when}T00:00:00Z" if len(when) == _DATE_LENGTH else when)
     if limit is None:
         raise UsageError([f'"{when}" is neither a day such as 2026-11-22 nor a time such as 2026-11-22T08:15:00Z'])
     run = latest_run(archive)
@@ -58,6 +60,7 @@ def run_at(archive: Archive, when: str) -> StoredRun:
 
 def runs_between(archive: Archive, first: str, last: str) -> list[tuple[StoredRun, StoredRun | None]]:
     """Return the runs from `first` to `last` ("": the last one), oldest first, each with the one it followed."""
+    latest_run(archive)
     runs: list[StoredRun] = []
     for run in archive.chain():
         if runs or run.manifest.run_id == last or not last:
@@ -67,7 +70,9 @@ def runs_between(archive: Archive, first: str, last: str) -> list[tuple[StoredRu
     ids = [run.manifest.run_id for run in runs]
     if first not in ids:
         named = f"{first} to {last}" if last else first
-        raise UsageError([f"{archive.store.url}: there is no run {named}; `python -m audit verify` lists the runs"])
+        raise UsageError(
+            [f"{archive.store.url}: there is no run {named}; `python -m audit verify --format json` lists the runs"]
+        )
     pairs = zip(runs, [*runs[1:], None], strict=True)
     return list(pairs)[ids.index(first) :: -1]
 

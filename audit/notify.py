@@ -33,7 +33,8 @@ class Told(msgspec.Struct, frozen=True):
     """`receivers/<name>.json`: what a receiver was last told.
 
     `findings`: severity of each open finding by uid. `waived`: uids. `events`: the mark of each change by uid, so that
-    one which nobody took stays due when it is over; None before anything was tried. `not_covered`: gateways that were
+    one which was not told stays due when it is over; None before anything was tried. `owed`: uids of changes in
+    messages that were not taken, whatever became of these since. `not_covered`: gateways that were
     not read completely, `not_evaluated`: ids of rules. `trouble`: in short, why the last run could do nothing.
     `told_at` is None where nothing was ever told, `failure` says why the last message that was due was not taken.
     `url` is a hash of where the messages went; `gone`: it asked for no more of them.
@@ -46,6 +47,7 @@ class Told(msgspec.Struct, frozen=True):
     findings: dict[str, Severity] = {}
     waived: list[str] = []
     events: dict[str, str] | None = None
+    owed: list[str] = []
     not_covered: list[str] = []
     not_evaluated: list[str] = []
     trouble: str = ""
@@ -69,15 +71,20 @@ class Wishes:
 
 
 class Event(NamedTuple):
-    """A change that was found in this run (`is_open`) or is remembered; another one has another `mark`."""
+    """A change that was found in this run (`is_open`) or is remembered; another one has another `mark`.
+
+    `is_recent`: it is open, or was until this run.
+    """
 
     severity: Severity
     mark: str
     is_open: bool
+    is_recent: bool
 
     @classmethod
-    def of(cls, finding: Finding) -> Event:
-        return cls(finding.severity, f"{finding.last_seen} {finding.occurrences}", finding.is_open)
+    def of(cls, finding: Finding, run_id: str) -> Event:
+        mark = f"{finding.last_seen} {finding.occurrences}"
+        return cls(finding.severity, mark, finding.is_open, finding.is_open or finding.run_id == run_id)
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,7 @@ class Message:
 
     `findings` are the ones worth naming, `left_out` says how many more are open. `changes`: what happened since the
     last message. `delivery_id` stays the same when the same is told again. `standing` is None where the run could do
-    nothing.
+    nothing. `told_changes`: uids of the changes that it tells of.
     """
 
     delivery_id: str
@@ -127,6 +134,7 @@ class Message:
     left_out: int
     problems: Sequence[str]
     standing: Standing | None
+    told_changes: Sequence[str] = ()
 
 
 def decide(told: Told, standing: Standing, wishes: Wishes = Wishes()) -> tuple[Message | None, Told]:
@@ -143,19 +151,21 @@ def decide(told: Told, standing: Standing, wishes: Wishes = Wishes()) -> tuple[M
     )
     known = told.events or {}
     fresh = {uid for uid, e in standing.events.items() if _rank(e.severity) >= floor and e.mark != known.get(uid)}
+    fresh |= set(told.owed)
     changes = _changes(told, record, standing) | {"changes": len(fresh)}
     news = {what: number for what, number in changes.items() if wishes.send_resolved or what != "resolved"}
     reminder = _reminder(told, record, standing, wishes)
     if told.told_at is not None and not any(news.values()) and not reminder:
         # What was resolved without a word would otherwise not be new when it comes back.
         return None, msgspec.structs.replace(told, findings=record.findings) if changes["resolved"] else told
-    marks = sorted(events[uid] + uid for uid in fresh)
+    marks = sorted(events.get(uid, "") + uid for uid in fresh)
     record = msgspec.structs.replace(
         record,
         run_id=standing.run_id,
         told_at=standing.now,
         trouble="",
         failure="",
+        owed=[],
         delivery_id=_delivery_id(standing.store, told, record, marks),
     )
     message = _build(record, standing, changes, floor, fresh, set(record.waived) - set(told.waived))
@@ -173,10 +183,13 @@ def _reminder(told: Told, record: Told, standing: Standing, wishes: Wishes) -> s
 
 
 def begin(told: Told, standing: Standing) -> Told:
-    """Take changes that were over before a receiver was first tried as told."""
+    """Take changes that were over before a receiver was first tried as told.
+
+    Not those of the run before: it may have ended between its commit and its messages.
+    """
     if told.events is not None:
         return told
-    over = {uid: event.mark for uid, event in standing.events.items() if not event.is_open}
+    over = {uid: event.mark for uid, event in standing.events.items() if not event.is_recent}
     return msgspec.structs.replace(told, events=over)
 
 
@@ -269,6 +282,7 @@ def _build(
         left_out=counts.total() + len(fresh) - len(named) - len(events),
         problems=standing.problems,
         standing=standing,
+        told_changes=sorted(fresh),
     )
 
 

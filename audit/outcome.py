@@ -93,7 +93,7 @@ class Tally:
     def add(self, findings: Slice) -> None:
         for finding in findings.findings:
             if finding.subject == "change" and finding.waiver is None:
-                self.events[finding.uid] = Event.of(finding)
+                self.events[finding.uid] = Event.of(finding, self.run_id)
                 _push(self._past_events, (finding.last_seen, finding.uid), finding)
             elif finding.is_open:
                 self.open[finding.uid] = finding.severity

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Replayed:
     """One run, judged again. `then` counts what it found and no waiver excused, `now` what these rules find so.
 
-    `added` and `missing` are the difference. `unread`: how many gateways the run did not read. `not_evaluated`: why
-    rules could not be evaluated somewhere else, by id.
+    `added` and `missing` are the difference. `unread`: how many gateways the run did not read
+    completely. `not_evaluated`: why rules could not be evaluated somewhere else, by id.
     """
 
     run: StoredRun
@@ -65,6 +65,13 @@ def replay(run: StoredRun, before: StoredRun | None, rule_set: RuleSet) -> Repla
     """
     empty = {rule.id: rule_set.empty_lists_of(rule) for rule in rule_set.rules}
     idle = {rule_id: f"not configured: list {', '.join(names)} is empty" for rule_id, names in empty.items() if names}
+    scope = run.manifest.scope
+    judged = {used.id for used in run.manifest.rules}
+    for rule in rule_set.rules:
+        if scope.rules and rule.id not in judged:
+            idle[rule.id] = "the run was limited to other rules"
+        elif scope.gateways and rule.spans_gateways:
+            idle[rule.id] = "the run was limited to some gateways"
     rules = [rule for rule in rule_set.rules if rule.id not in idle]
     judge = Judge(rules, rule_set.policy, parse_time(run.manifest.now))
     hits: dict[str, Hit] = {}
@@ -79,9 +86,8 @@ def replay(run: StoredRun, before: StoredRun | None, rule_set: RuleSet) -> Repla
         verdict = judge.judge(reading, rows, earlier)
         if reading.state in {"complete", "partial"}:
             add(verdict)
-        else:
-            unread += 1
-    is_whole = not run.manifest.scope.gateways and all(entry.gateway_id for entry in run.manifest.coverage)
+        unread += reading.state in {"partial", "not_covered"}
+    is_whole = not scope.gateways and all(entry.gateway_id for entry in run.manifest.coverage)
     add(judge.judge_groups(is_whole=is_whole))
     found = {finding.uid: finding for finding in run.findings() if _was_found(finding, run)}
     added = sorted((hit for uid, hit in hits.items() if uid not in found), key=lambda hit: (hit.rule.id, hit.uid))

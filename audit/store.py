@@ -120,6 +120,8 @@ class LocalStore:
         return printable(str(self._path(key)))
 
     def _path(self, key: str) -> Path:
+        if "\0" in key:
+            raise StoreError(f"{self.url}: a key holds a zero byte")
         return self._root.joinpath(*key.split("/"))
 
     def _error(self, key: str, what: str, error: OSError) -> StoreError:

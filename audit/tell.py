@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from audit.archive import is_overtaken
 from audit.errors import DeliveryError, StoreError
 from audit.notify import Message, Standing, Told, begin, decide, trouble_message
 from audit.outcome import Delivery
@@ -48,8 +49,14 @@ class Result:
 
 
 def tell(telling: Telling, standing: Standing) -> Result:
-    """Tell each receiver what it does not know yet; what fails stays due for the next run."""
+    """Tell each receiver what it does not know yet; what fails stays due for the next run.
+
+    A run that others followed before it could tell leaves that to them: what it has to say is true no more.
+    """
     result = Result([], [])
+    if standing.manifest_sha256 and is_overtaken(telling.store, standing.run_id):
+        later = "a later run tells what is to be told"
+        return Result([Delivery(receiver.name, "not sent", later) for receiver in telling.receivers], [])
     known: dict[str, Told] = {}
     failures: dict[str, str] = {}
     for receiver in telling.receivers:
@@ -100,7 +107,8 @@ def _tell_one(
             delivery = Delivery(receiver.name, "delivered", message.headline)
     if failure is not None:
         delivery = Delivery(receiver.name, "failed", str(failure))
-        record = msgspec.structs.replace(told, failure=str(failure), gone=failure.gone)
+        owed = sorted({*told.owed, *(message.told_changes if message else ())})
+        record = msgspec.structs.replace(told, failure=str(failure), gone=failure.gone, owed=owed)
     if keep and record != told and not telling.silent:
         try:
             telling.store.put(_key(receiver), io.BytesIO(msgspec.json.encode(record)))

@@ -7,9 +7,7 @@ the one in the messages that receivers got.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
-from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -21,17 +19,22 @@ from audit.store import read_object
 from audit.tell import RECEIVERS, read_told
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from audit.archive import StoredObject
+    from audit.notify import Told
     from audit.store import Store
 
 _CHUNK = 1 << 20
+# How often a store is looked at again in which runs are recorded meanwhile.
+_MOST_LOOKS = 3
 
 
 @dataclass
 class Verification:
     """`runs`: the hash of each manifest by run id, from the last run back, as far as the chain holds.
 
-    `abandoned`: ids of runs that ended before they were recorded.
+    `abandoned`: ids of runs beside it: never recorded, or left behind by a repair.
     """
 
     runs: dict[str, str] = field(default_factory=dict)
@@ -40,137 +43,194 @@ class Verification:
 
 
 class Verifier:
-    """Looks at one store."""
+    """Looks at one store; what was hashed once is not hashed again."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._hashed: dict[str, str] = {}
 
     def verify(self, only: str = "", *, everything: bool = False) -> Verification:
-        """Follow the chain from its end; `only` hashes the objects of one run, `everything` also of abandoned ones."""
-        found = Verification()
-        link = self._head(found)
-        named_by = LATEST
-        while link is not None:  # it ends: no run can hold the hash of one that holds its own
-            manifest = self._check_manifest(link, named_by, found)
-            if manifest is None:
-                found.problems.append("what is older cannot be reached from here")
-                return found
-            if not only or only == link.run_id:
-                self._check_objects(manifest, found.problems)
-            found.runs[link.run_id] = link.sha256
-            named_by = f"run {link.run_id}"
-            link = manifest.parent
-        self._look_beside(found, everything=everything)
+        """Follow the chain from its end; `only` hashes the objects of one run, `everything` also of abandoned ones.
+
+        Raises StoreError where the store cannot be listed.
+        """
+        for _ in range(_MOST_LOOKS):
+            found, pointer = Verification(), self._get(LATEST)
+            beside = self._list_runs()
+            self._follow(found, beside, only)
+            self._look_beside(found, beside, everything=everything)
+            if self._get(LATEST) == pointer:
+                break  # else a run was recorded meanwhile, and would look like one beside the chain
         if only and only not in found.runs:
             found.problems.append(f"run {only} is not in the chain")
         return found
 
     def repair(self) -> str:
-        """Point `latest.json` at the newest sound run; returns its id, "" where it points there already.
+        """Point `latest.json` at the newest sound run, unless it points to a sound one; returns its id, "" for none.
 
-        Raises StateError where no run is sound.
+        Raises StateError where no run is sound, StoreError where the store cannot be used.
         """
-        for run_id in sorted(self._folders, reverse=True):
-            manifest = self._read(run_id)
-            problems: list[str] = []
-            if manifest is None:
+        pointer = self._get(LATEST)
+        runs = {run.run_id: (text, run) for text, run in self._readable(self._list_runs())}
+        named = {run.parent.run_id: run.parent.sha256 for _, run in runs.values() if run.parent}
+        told = {record.run_id for record in self._told(Verification())}
+        # A run that was never recorded stands beside one that was: that one others follow, or receivers heard of.
+        recorded = named.keys() | told
+        if head := self._head(Verification()):
+            named[head.run_id] = head.sha256
+            if head.run_id in runs and not self._unsound(*runs[head.run_id], head.sha256):
+                # Nothing to repair, unless it was set back.
+                runs = {run_id: run for run_id, run in runs.items() if run_id > head.run_id and run_id in told}
+                if not runs:
+                    return ""
+        for run_id in sorted(runs, reverse=True):
+            text, run = runs[run_id]
+            siblings = {name for name, (_, other) in runs.items() if other.parent == run.parent and name != run_id}
+            if run_id not in recorded and siblings & recorded:
                 continue
-            self._check_objects(manifest[1], problems)
-            if problems:
+            digest = sha256(text).hexdigest()
+            if self._unsound(text, run, named.get(run_id, digest)):
                 continue
-            text, _ = manifest
-            pointer = msgspec.json.encode(Latest(run_id, manifest_of(run_id), sha256(text).hexdigest())) + b"\n"
-            if read_object(self._store, LATEST) == pointer:
-                return ""
-            self._store.put(LATEST, io.BytesIO(pointer))
+            content = msgspec.json.encode(Latest(run_id, manifest_of(run_id), digest)) + b"\n"
+            if not self._store.swap(LATEST, pointer if isinstance(pointer, bytes) else None, content):
+                raise StoreError(f"{self._store.locate(LATEST)}: was changed meanwhile; run it again")
             return run_id
         raise StateError(f"{self._store.locate(RUNS)}: there is no sound run to go back to")
 
-    @cached_property
-    def _folders(self) -> dict[str, set[str]]:
-        """Every run's folder with the keys in it."""
-        folders: dict[str, set[str]] = {}
-        for key in self._store.list(RUNS):
-            parts = key.split("/")
-            if RUN_ID.fullmatch(parts[-2]):
-                folders.setdefault(parts[-2], set()).add(key)
-        return folders
+    def _list_runs(self) -> list[str]:
+        """List the ids of all runs that left a folder, newest first."""
+        folders = {key.split("/")[-2] for key in self._store.list(RUNS)}
+        return sorted(filter(RUN_ID.fullmatch, folders), reverse=True)
+
+    def _get(self, key: str) -> bytes | str | None:
+        """Read an object; None where there is none, a text that says why where it cannot be read."""
+        try:
+            return read_object(self._store, key)
+        except StoreError as error:
+            return str(error)
 
     def _head(self, found: Verification) -> Link | None:
-        text = read_object(self._store, LATEST)
-        where = self._store.locate(LATEST)
+        text, where = self._get(LATEST), self._store.locate(LATEST)
         if text is None:
-            if self._folders:
-                found.problems.append(f"{where}: is missing, though there are runs; `--repair` rebuilds it")
             return None
         try:
-            latest = msgspec.json.decode(text, type=Latest)
+            latest = msgspec.json.decode(text if isinstance(text, bytes) else b"", type=Latest)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            found.problems.append(f"{where}: is unreadable: {error}; `--repair` rebuilds it")
+            why = text if isinstance(text, str) else f"{where}: is unreadable: {error}"
+            found.problems.append(f"{why}; `--repair` rebuilds it")
             return None
-        if latest.manifest != manifest_of(latest.run_id):
+        if not RUN_ID.fullmatch(latest.run_id) or latest.manifest != manifest_of(latest.run_id):
             found.problems.append(f"{where}: does not point to the manifest of a run; `--repair` rebuilds it")
             return None
         return Link(latest.run_id, latest.sha256)
 
-    def _read(self, run_id: str) -> tuple[bytes, Manifest] | None:
-        """Read a manifest; None where there is none, or it is not that of this run."""
-        text = read_object(self._store, manifest_of(run_id))
-        try:
-            manifest = msgspec.json.decode(text or b"", type=Manifest)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
-        return (text or b"", manifest) if manifest.run_id == run_id else None
+    def _follow(self, found: Verification, beside: list[str], only: str) -> None:
+        """Follow the chain, taking what is in it out of `beside`; behind a break it goes on with the next older run."""
+        link, named_by = self._head(found), LATEST
+        if link is None and self._get(LATEST) is None and any(run.parent for _, run in self._readable(beside)):
+            where = self._store.locate(LATEST)
+            found.problems.append(f"{where}: is missing, though runs were recorded; `--repair` rebuilds it")
+        if link is None and found.problems:
+            link, named_by = self._next(beside), "nothing"
+        while link is not None:
+            run_id = link.run_id
+            run = self._check_manifest(link, named_by, found.problems)
+            if run_id in beside:
+                beside.remove(run_id)
+            if run is None:
+                link, named_by = self._next([name for name in beside if name < run_id]), "nothing"
+                continue
+            if only in {"", run_id}:
+                self._check_objects(run, found.problems)
+            found.runs[run_id] = link.sha256
+            link, named_by = run.parent, f"run {run_id}"
 
-    def _check_manifest(self, link: Link, named_by: str, found: Verification) -> Manifest | None:
+    def _next(self, run_ids: Iterable[str]) -> Link | None:
+        """Return the newest run of which the manifest can be read, as it is."""
+        return next((Link(run.run_id, sha256(text).hexdigest()) for text, run in self._readable(run_ids)), None)
+
+    def _readable(self, run_ids: Iterable[str]) -> Iterator[tuple[bytes, Manifest]]:
+        yield from (read for read in map(self._read, run_ids) if isinstance(read, tuple))
+
+    def _read(self, run_id: str) -> tuple[bytes, Manifest] | str:
+        """Read a manifest, or say what is wrong with it."""
+        text = self._get(manifest_of(run_id))
+        where = self._store.locate(manifest_of(run_id))
+        if not isinstance(text, bytes):
+            return text or f"{where}: is missing"
+        try:
+            manifest = msgspec.json.decode(text, type=Manifest)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return f"{where}: is unreadable: {error}"
+        return (text, manifest) if manifest.run_id == run_id else f"{where}: is the manifest of another run"
+
+    def _check_manifest(self, link: Link, named_by: str, problems: list[str]) -> Manifest | None:
+        text = self._get(manifest_of(link.run_id)) if RUN_ID.fullmatch(link.run_id) else "no run has such an id"
         where = self._store.locate(manifest_of(link.run_id))
-        text = read_object(self._store, manifest_of(link.run_id))
-        if text is None:
-            found.problems.append(f"{where}: is missing; {named_by} names it")
+        if isinstance(text, bytes) and sha256(text).hexdigest() != link.sha256:
+            problems.append(f"{where}: was changed: its hash is not the one that {named_by} names")
             return None
-        if sha256(text).hexdigest() != link.sha256:
-            found.problems.append(f"{where}: was changed: its hash is not the one that {named_by} names")
-            return None
-        read = self._read(link.run_id)
-        if read is None:
-            found.problems.append(f"{where}: is not the manifest of run {link.run_id}")
+        read = self._read(link.run_id) if isinstance(text, bytes) else text or f"{where}: is missing"
+        if isinstance(read, str):
+            problems.append(f"{read}; {named_by} names it")
             return None
         return read[1]
 
+    def _unsound(self, text: bytes, manifest: Manifest, digest: str) -> bool:
+        problems: list[str] = []
+        self._check_objects(manifest, problems)
+        return bool(problems) or sha256(text).hexdigest() != digest
+
     def _check_objects(self, manifest: Manifest, problems: list[str]) -> None:
-        checked = ((item.key, self._object_problem(item)) for item in manifest.objects)
-        problems += [f"{self._store.locate(key)}: {problem}" for key, problem in checked if problem]
+        for item in manifest.objects:
+            if item.key not in self._hashed:
+                self._hashed[item.key] = self._object_problem(item)
+            if problem := self._hashed[item.key]:
+                problems.append(problem)
 
     def _object_problem(self, item: StoredObject) -> str:
+        where = self._store.locate(item.key)
         digest, size = sha256(), 0
         try:
             stream = self._store.open(item.key)
             if stream is None:
-                return "is missing"
+                return f"{where}: is missing"
             with stream:
                 while chunk := stream.read(_CHUNK):
                     digest.update(chunk)
                     size += len(chunk)
-        except (OSError, StoreError) as error:
-            return f"cannot be read: {error}"
+        except OSError as error:
+            return f"{where}: cannot be read: {error.strerror or error}"
+        except StoreError as error:
+            return str(error)
         if size != item.bytes:
-            return f"was changed: it has {size} bytes instead of {item.bytes}"
-        return "" if digest.hexdigest() == item.sha256 else "was changed: its hash is not the one in the manifest"
+            return f"{where}: was changed: it has {size} bytes instead of {item.bytes}"
+        return "" if digest.hexdigest() == item.sha256 else f"{where}: was changed: its hash is not the manifest's"
 
-    def _look_beside(self, found: Verification, *, everything: bool) -> None:
+    def _look_beside(self, found: Verification, beside: list[str], *, everything: bool) -> None:
         """Name what is not in the chain: runs that were never recorded, and branches that were."""
-        beside = {run_id: self._read(run_id) for run_id in sorted(self._folders.keys() - set(found.runs))}
-        parents = {read[1].parent.run_id for read in beside.values() if read and read[1].parent}
-        for run_id, read in beside.items():
+        runs = {run_id: read[1] if isinstance(read := self._read(run_id), tuple) else None for run_id in beside}
+        parents = {run.parent.run_id for run in runs.values() if run and run.parent}
+        for run_id, run in sorted(runs.items()):
             if run_id in parents:
                 found.problems.append(f"run {run_id} is not in the chain, but another run follows it: a fork")
                 continue
             found.abandoned.append(run_id)
-            if everything and read:
-                self._check_objects(read[1], found.problems)
+            if everything and run:
+                self._check_objects(run, found.problems)
+        told = [record for record in self._told(found) if record.run_id not in found.runs]
+        for record in told:
+            found.problems.append(
+                f"receiver {record.receiver} was told of run {record.run_id}, which is not in the chain"
+            )
+
+    def _told(self, found: Verification) -> Iterator[Told]:
+        """Yield the records of receivers that were told of a run."""
         for key in self._store.list(RECEIVERS):
-            told = read_told(self._store, key)
-            if told and told.run_id and told.run_id not in found.runs:
-                found.problems.append(
-                    f"receiver {told.receiver} was told of run {told.run_id}, which is not in the chain"
-                )
+            try:
+                told = read_told(self._store, key)
+            except StoreError as error:
+                found.problems.append(str(error))
+            else:
+                if told and told.run_id:
+                    yield told

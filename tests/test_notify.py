@@ -269,14 +269,24 @@ def test_what_is_waived_is_told_at_both_ends():
 
 def test_a_change_is_told_once_whenever_it_was_first_taken():
     """By what marks it; below the severity that a receiver hears of it is silence."""
-    seen = replace(CLEAN, events={"e1": Event("medium", "2026-11-22T08:15:00Z 1", is_open=True)})
+    seen = replace(CLEAN, events={"e1": Event("medium", "2026-11-22T08:15:00Z 1", is_open=True, is_recent=True)})
     clean = told(CLEAN)
     assert message(seen, clean).headline == "1 change; nothing else open"
-    over = replace(seen, events={"e1": Event("medium", "2026-11-22T08:15:00Z 1", is_open=False)})
+    over = replace(seen, events={"e1": Event("medium", "2026-11-22T08:15:00Z 1", is_open=False, is_recent=False)})
     assert due_message(told(seen, clean), over) is None
     assert message(over, clean).changes["changes"] == 1, "nobody took it when it was seen"
-    again = replace(seen, events={"e1": Event("medium", "2026-11-23T08:15:00Z 2", is_open=True)})
+    again = replace(seen, events={"e1": Event("medium", "2026-11-23T08:15:00Z 2", is_open=True, is_recent=True)})
     assert message(again, told(seen, clean)).changes["changes"] == 1
     assert due_message(clean, seen, min_severity="high") is None
     assert begin(FIRST, over).events == {"e1": "2026-11-22T08:15:00Z 1"}, "what is over is no news for a new receiver"
     assert begin(FIRST, seen).events == {}
+    just_over = replace(seen, events={"e1": over.events["e1"]._replace(is_recent=True)})
+    assert begin(FIRST, just_over).events == {}, "the run that saw it may have ended before it could tell"
+
+
+def test_what_was_not_taken_stays_owed_whatever_becomes_of_it():
+    """A change that is waived, milder or forgotten by now was still not told."""
+    owing = msgspec.structs.replace(told(CLEAN), owed=["e1"])
+    due = message(CLEAN, owing)
+    assert (due.changes["changes"], due.told_changes) == (1, ["e1"])
+    assert told(CLEAN, owing).owed == []

@@ -66,8 +66,13 @@ def render_verification(found: Verification, only: str) -> str:
     lines = [f"chain     {console.count(len(runs), 'run')}" + (f", {runs[-1][0]} to {runs[0][0]}" if runs else "")]
     lines += [f"          {run_id}  manifest sha256 {digest}" for run_id, digest in runs[:_MOST_RUNS]]
     lines += [f"          and {len(runs) - _MOST_RUNS} older"] * (len(runs) > _MOST_RUNS)
-    lines += [f"abandoned run {run_id}: it ended before it was recorded" for run_id in found.abandoned]
+    lines += [
+        f"abandoned run {run_id}: not in the chain; it was never recorded, or left behind by a repair"
+        for run_id in found.abandoned
+    ]
     lines += [f"broken    {printable(problem)}" for problem in found.problems]
+    if not (found.runs or found.problems):
+        return "\n".join([*lines, "no run is recorded yet", ""])
     checked = f"every manifest, and every object of run {only}," if only else "every object and manifest"
     lines.append("broken" if found.problems else f"sound: {checked} is as its run left it")
     return "\n".join(lines) + "\n"
@@ -81,7 +86,7 @@ def render_replay(results: Iterable[Replayed]) -> str:
         run = result.run.manifest
         numbers = f"{result.then:6}{result.now:6}{len(result.added):7}{len(result.missing):9}"
         lines.append(f"{run.run_id}  {run.now} {numbers}")
-        lines += [f"    {console.count(result.unread, 'gateway')} not read"] * bool(result.unread)
+        lines += [f"    {console.count(result.unread, 'gateway')} not read completely"] * bool(result.unread)
         lines += [f"    not evaluated: {rule_id}: {why}" for rule_id, why in sorted(result.not_evaluated.items())]
         differences += list(result.lines())
     lines += [""] * bool(differences)
