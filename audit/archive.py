@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 LATEST = "latest.json"
 CONNECTIONS = "connections.ndjson.gz"
 FINDINGS = "findings.ndjson.gz"
+EVENTS = "findings.ocsf.ndjson.gz"
+SHEET = "findings.csv"
 GATEWAYS = "gateways.ndjson.gz"
 MANIFEST = "manifest.json"
 RUNS = "runs/"
@@ -255,34 +257,20 @@ def _unreadable(store: Store, key: str, why: str) -> StateError:
 Line = TypeVar("Line")
 
 
-class LineWriter:
-    """Writes one NDJSON object into a temporary file, compressed; `store_into` puts it where it belongs.
-
-    Level 1: higher levels cost more than the whole audit for a few percent. There is no time in the header: the same
-    lines give the same bytes. (A GzipFile would try to write once more when it is collected after a full disk.)
-    """
+class ObjectWriter:
+    """Writes one object into a temporary file, piece by piece; `store_into` puts it where it belongs."""
 
     def __init__(self) -> None:
         with _temporary_room():
             self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed by __exit__)
-        self._deflate = zlib.compressobj(1, zlib.DEFLATED, _GZIP_FORMAT)
-        self._encode = msgspec.json.Encoder().encode_lines
 
-    def write(self, lines: Iterable[Any]) -> None:
+    def append(self, piece: bytes) -> None:
         with _temporary_room():
-            self._file.write(self._deflate.compress(self._encode(lines)))
-
-    def lines(self, kind: type[Line]) -> Iterator[Line]:
-        """Read the lines again, once they were stored."""
-        decode = msgspec.json.Decoder(kind).decode
-        self._file.seek(0)
-        with gzip.GzipFile(fileobj=self._file) as text:
-            yield from map(decode, text)
+            self._file.write(piece)
 
     def store_into(self, store: Store, key: str) -> StoredObject:
-        """Store the lines and write no more."""
+        """Store what was written and write no more."""
         with _temporary_room():
-            self._file.write(self._deflate.flush())
             size = self._file.tell()
             self._file.seek(0)
             hashed = _HashingReader(self._file)
@@ -300,6 +288,33 @@ class LineWriter:
         # Closing writes what is left; after an error that may fail again, and nobody wants it any more.
         with suppress(OSError):
             self._file.close()
+
+
+class LineWriter(ObjectWriter):
+    """Writes NDJSON, compressed.
+
+    Level 1: higher levels cost more than the whole audit for a few percent. There is no time in the header: the same
+    lines give the same bytes. (A GzipFile would try to write once more when it is collected after a full disk.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deflate = zlib.compressobj(1, zlib.DEFLATED, _GZIP_FORMAT)
+        self._encode = msgspec.json.Encoder().encode_lines
+
+    def write(self, lines: Iterable[Any]) -> None:
+        self.append(self._deflate.compress(self._encode(lines)))
+
+    def lines(self, kind: type[Line]) -> Iterator[Line]:
+        """Read the lines again, once they were stored."""
+        decode = msgspec.json.Decoder(kind).decode
+        self._file.seek(0)
+        with gzip.GzipFile(fileobj=self._file) as text:
+            yield from map(decode, text)
+
+    def store_into(self, store: Store, key: str) -> StoredObject:
+        self.append(self._deflate.flush())
+        return super().store_into(store, key)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from audit.errors import AuditError, OptionsError, StateError, StoreError, Usage
 from audit.history import compare_runs, find_run, run_at, runs_between
 from audit.model import SEVERITIES
 from audit.outcome import NEVER
-from audit.render import console, past
+from audit.render import console, past, sheet
 from audit.ruleset.cases import failing_cases
 from audit.ruleset.describe import explain_rule
 from audit.ruleset.load import load_rule_set
@@ -322,7 +322,7 @@ def _findings(options: argparse.Namespace) -> tuple[int, str]:
     if options.format == "json":
         return 0, _json(findings)
     if options.format == "csv":
-        return 0, console.findings_csv(findings)
+        return 0, sheet.HEADER + sheet.render_rows(findings)
     _note(*console.run_lines(run.manifest.run_id, run.manifest.coverage, run.manifest.counts))
     return 0, console.render_findings(findings, table=_is_terminal(sys.stdout))
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from audit.archive import CONNECTIONS, FINDINGS, GATEWAYS, LineWriter, Slices
+from audit.archive import CONNECTIONS, EVENTS, FINDINGS, GATEWAYS, SHEET, LineWriter, ObjectWriter, Slices
 from audit.model import BEHIND_ALL, Connection, Coverage, Finding, GatewayKey, Reading
 from audit.reconcile import Resolve, Run, Slice, carry, keep, reconcile, resolve_in_estate, resolve_in_gateway, vanished
+from audit.render import sheet
+from audit.render.ocsf import build_event
 from audit.subjects import describe, observe
 from audit.waivers import WaiverUse, judge_waivers
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from audit.store import Store
 
 _MOST_DOUBTS = 3
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,27 @@ class Pages:
     """What a run writes, a line at a time, until it is stored."""
 
     def __init__(self, stack: ExitStack) -> None:
-        self.gateways, self.connections, self.findings = (stack.enter_context(LineWriter()) for _ in range(3))
+        lines = (stack.enter_context(LineWriter()) for _ in range(4))
+        self.gateways, self.connections, self._findings, self._events = lines
+        self._sheet = stack.enter_context(ObjectWriter())
+        self._sheet.append((sheet.BOM + sheet.HEADER).encode())
+
+    def write_findings(self, findings: Sequence[Finding]) -> None:
+        """Write findings in each of their forms, some at a time, as those of one gateway may be many."""
+        for start in range(0, len(findings), _AT_ONCE):
+            some = findings[start : start + _AT_ONCE]
+            self._findings.write(some)
+            self._events.write(map(build_event, some))
+            self._sheet.append(sheet.render_rows(some).encode())
 
     def store_into(self, store: Store, folder: str) -> list[StoredObject]:
-        named = {GATEWAYS: self.gateways, CONNECTIONS: self.connections, FINDINGS: self.findings}
+        named = {
+            GATEWAYS: self.gateways,
+            CONNECTIONS: self.connections,
+            FINDINGS: self._findings,
+            EVENTS: self._events,
+            SHEET: self._sheet,
+        }
         return [writer.store_into(store, folder + name) for name, writer in named.items()]
 
 
@@ -113,7 +133,7 @@ class Line:
         past_connections.skip_to(None)
 
     def _write(self, slice_: Slice) -> None:
-        self.pages.findings.write(slice_.findings)
+        self.pages.write_findings(slice_.findings)
         self.tally.add(slice_)
 
     def _conclude(self, past_findings: list[Finding], *, is_whole: bool) -> Slice:

@@ -183,7 +183,7 @@ def test_what_is_written_is_sorted_and_hashed(world):
     order = [(f["gateway"]["id"], f["rule_id"], f["connection"]) for f in world.lines("findings.ndjson.gz")]
     assert order == sorted(order)
     assert [item["key"].split("/")[-1] for item in world.manifest()["objects"]] == [
-        "gateways.ndjson.gz", "connections.ndjson.gz", "findings.ndjson.gz",
+        "gateways.ndjson.gz", "connections.ndjson.gz", "findings.ndjson.gz", "findings.ocsf.ndjson.gz", "findings.csv",
     ]  # fmt: skip
     assert sorted(line["connections"] for line in world.lines("gateways.ndjson.gz")) == [40] * 6 + [41]
 
@@ -432,9 +432,9 @@ def test_a_secret_in_the_data_itself_reaches_nothing(world, escaped):
     outcome = world.run()
     assert outcome.summary.exit_code == 1
     texts = [gzip.decompress(path.read_bytes()) for path in world.store.rglob("*.gz")]
-    texts += [path.read_bytes() for path in world.store.rglob("*.json")]
+    texts += [path.read_bytes() for kind in ("*.json", "*.csv") for path in world.store.rglob(kind)]
     texts += [world.receiver.deliveries[0].body, msgspec.json.encode(outcome.summary)]
-    assert len(texts) == 8
+    assert len(texts) == 10
     for text in texts:
         assert key.encode() not in text
         assert secret.encode() not in text
@@ -665,7 +665,7 @@ class Crash(BaseException):
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(8))
 def test_a_crash_at_any_write_loses_nothing(world, monkeypatch, number, after):
     """Readings, findings, manifest, commit, receiver's record, just before or just after: the next run goes on."""
     shop = world.estate.add_gateway("shop")
@@ -691,6 +691,8 @@ def test_a_crash_at_any_write_loses_nothing(world, monkeypatch, number, after):
         "gateways.ndjson.gz",
         "connections.ndjson.gz",
         "findings.ndjson.gz",
+        "findings.ocsf.ndjson.gz",
+        "findings.csv",
         "manifest.json",
         "latest.json",
         "default.json",

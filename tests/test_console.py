@@ -1,7 +1,5 @@
 """What a person reads on a terminal."""
 
-import csv
-import io
 from typing import Any
 
 import pytest
@@ -9,7 +7,7 @@ import pytest
 from audit.archive import Counts
 from audit.model import Coverage, Finding, GatewayRef
 from audit.outcome import Delivery, ManifestRef, Outcome, Summary
-from audit.render.console import by_weight, coverage_lines, findings_csv, render_findings, render_outcome, run_lines
+from audit.render.console import by_weight, coverage_lines, render_findings, render_outcome, run_lines
 
 HOSTILE = "\x1b[2J[red]x[/red] :smile: \u202egpj\nnext\ttab"
 SHOWN = r"\x1b[2J[red]x[/red] :smile: \u202egpj\nnext\ttab"
@@ -50,10 +48,6 @@ def build_outcome(findings=(), *, manifest=None, deliveries=(), coverage=(), ope
 
 def cover(state, name="billing", gateway_id: "str | None" = "g1", reason="", connections=0) -> Coverage:
     return Coverage("cn-north-4", "p1", gateway_id, name, state, reason, connections, None)
-
-
-def rows_of(*findings: Finding) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(findings_csv(findings))))
 
 
 def test_a_finding_for_a_pipe_is_one_line_of_six_tab_separated_columns():
@@ -118,36 +112,6 @@ def test_open_findings_come_first_the_worst_of_them_on_top():
         build_finding(uid="4", severity="high"),
     )
     assert by_weight([closed, low, known, new]) == [new, known, low, closed]
-
-
-@pytest.mark.parametrize(
-    ("value", "cell"),
-    [
-        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
-        ("+1", "'+1"),
-        ("-1", "'-1"),
-        ("@SUM(A1)", "'@SUM(A1)"),
-        ("  =1", "'  =1"),
-        ("\uff1d1", "'\uff1d1"),
-        ("\t=1", r"\t=1"),
-        ("\r=1", r"\r=1"),
-        ("\n=1", r"\n=1"),
-        ("a=1", "a=1"),
-        ("", ""),
-    ],
-)
-def test_no_csv_cell_is_a_formula(value, cell):
-    (row,) = rows_of(build_finding(gateway=GatewayRef("g1", value, "", "p1"), message=value))
-    assert (row["gateway_name"], row["message"]) == (cell, cell)
-
-
-def test_csv_quotes_what_needs_it_and_leaves_out_what_is_not_there():
-    (row,) = rows_of(build_finding(message='says "a, b"', gateway=None))
-    assert (row["message"], row["gateway_id"], row["resolved_at"]) == ('says "a, b"', "", "")
-
-
-def test_csv_names_its_columns_even_without_findings():
-    assert findings_csv([]).startswith("uid,rule_id,title,severity,status,")
 
 
 def test_coverage_names_every_gap_with_its_reason_and_counts_only_what_was_in_scope():

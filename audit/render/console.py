@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from audit.model import SEVERITIES, STATUSES
 from audit.text import printable
@@ -22,13 +18,6 @@ if TYPE_CHECKING:
     from audit.outcome import Outcome
 
 _COLOURS = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan", "info": "dim"}
-# What makes a formula in a spreadsheet, the second four in an East Asian one; a tab or CR before it is escaped anyway.
-_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-_CSV_FIELDS = (
-    "uid", "rule_id", "title", "severity", "status", "resolution", "subject", "gateway_id", "gateway_name", "region",
-    "project_id", "connection", "group", "message", "remediation", "waiver", "first_seen", "last_seen", "resolved_at",
-    "occurrences", "run_id",
-)  # fmt: skip
 
 
 def by_weight(findings: Iterable[Finding]) -> list[Finding]:
@@ -167,27 +156,6 @@ def render_check(results: Iterable[Mapping[str, Any]], failed: int) -> str:
 def wrap(text: str) -> str:
     """Break long lines to fit the terminal."""
     return "\n".join(part for line in text.splitlines() for part in fit(line)) + "\n"
-
-
-def findings_csv(findings: Iterable[Finding]) -> str:
-    """A table for spreadsheets; a cell that a spreadsheet would take for a formula is quoted with an apostrophe."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_CSV_FIELDS)
-    for finding in findings:
-        fields = msgspec.to_builtins(finding)
-        gateway = fields.pop("gateway") or {}
-        fields |= {"gateway_id": gateway.get("id"), "gateway_name": gateway.get("name")}
-        for name in ("group", "waiver"):
-            fields[name] = msgspec.json.encode(fields[name]).decode() if fields[name] else None
-        fields |= {"region": gateway.get("region"), "project_id": gateway.get("project_id")}
-        writer.writerow([_cell(fields[name]) for name in _CSV_FIELDS])
-    return text.getvalue()
-
-
-def _cell(value: object) -> str:
-    text = "" if value is None else printable(str(value))
-    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
 
 
 def _gap(entry: Coverage) -> str:
