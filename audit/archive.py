@@ -261,16 +261,16 @@ class ObjectWriter:
     """Writes one object into a temporary file, piece by piece; `store_into` puts it where it belongs."""
 
     def __init__(self) -> None:
-        with _temporary_room():
+        with temporary_room():
             self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed by __exit__)
 
     def append(self, piece: bytes) -> None:
-        with _temporary_room():
+        with temporary_room():
             self._file.write(piece)
 
     def store_into(self, store: Store, key: str) -> StoredObject:
         """Store what was written and write no more."""
-        with _temporary_room():
+        with temporary_room():
             size = self._file.tell()
             self._file.seek(0)
             hashed = _HashingReader(self._file)
@@ -318,7 +318,8 @@ class LineWriter(ObjectWriter):
 
 
 @contextmanager
-def _temporary_room() -> Iterator[None]:
+def temporary_room() -> Iterator[None]:
+    """Say it plainly where a temporary file cannot be written. Raises StoreError."""
     try:
         yield
     except OSError as error:

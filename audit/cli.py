@@ -23,7 +23,6 @@ from audit.outcome import NEVER
 from audit.render import console, past, sheet
 from audit.ruleset.cases import failing_cases
 from audit.ruleset.describe import explain_rule
-from audit.ruleset.load import load_rule_set
 from audit.ruleset.problems import nearest
 from audit.settings import OPTIONS, SETTINGS, Surroundings, load_rule_places, load_settings, load_store, parse_options
 from audit.text import describe_defect, printable
@@ -34,7 +33,10 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from audit.archive import Archive, StoredRun
+    from audit.ruleset.load import RuleSet
 
+# What it takes to reach a place in OBS, besides keys.
+_OBS_SETTINGS = ("REGION", "OBS_ENDPOINT", "OBS_KMS_KEY")
 _INTERRUPTED = "interrupted; `python -m audit findings` shows the latest run that was recorded"
 
 _RUN_EXAMPLES = """\
@@ -186,7 +188,7 @@ def _add_findings(verbs: _Verbs[_Parser]) -> None:
     parser.add_argument("--run", default="", help="this run instead of the latest one")
     parser.add_argument("--since", metavar="WHEN", help="what changed since a day or a time, or since a run")
     parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
-    _add_settings(parser, "STORE")
+    _add_settings(parser, "STORE", *_OBS_SETTINGS)
     parser.set_defaults(verb=_findings)
 
 
@@ -197,7 +199,7 @@ def _add_report(verbs: _Verbs[_Parser]) -> None:
         epilog="example:\n  python -m audit report 20261122T081500Z-7f3a9c",
     )
     parser.add_argument("run", nargs="?", default="", metavar="RUN", help="default: the latest one")
-    _add_settings(parser, "STORE")
+    _add_settings(parser, "STORE", *_OBS_SETTINGS)
     parser.set_defaults(verb=_report)
 
 
@@ -211,7 +213,7 @@ def _add_verify(verbs: _Verbs[_Parser]) -> None:
     parser.add_argument("--all", action="store_true", help="hash the objects of abandoned runs too")
     parser.add_argument("--repair", action="store_true", help="point latest.json at the newest sound run first")
     parser.add_argument("--format", choices=["text", "json"], default="text")
-    _add_settings(parser, "STORE")
+    _add_settings(parser, "STORE", *_OBS_SETTINGS)
     parser.set_defaults(verb=_verify)
 
 
@@ -225,7 +227,7 @@ def _add_replay(verbs: _Verbs[_Parser]) -> None:
     parser.add_argument("--to", default="", dest="last", metavar="RUN", help="the last one (default: the latest)")
     parser.add_argument("--out", metavar="FILE", help="write every difference there, a JSON object a line")
     parser.add_argument("--format", choices=["table", "json"], default="table")
-    _add_settings(parser, "STORE", "RULES_DIR", "POLICY")
+    _add_settings(parser, "STORE", "RULES_DIR", "POLICY", *_OBS_SETTINGS)
     parser.set_defaults(verb=_replay)
 
 
@@ -246,7 +248,7 @@ def _add_rules(verbs: _Verbs[_Parser]) -> None:
         help="default: AUDIT_RULES_DIR, or those shipped",
     )
     check.add_argument("--format", choices=["text", "json"], default="text")
-    _add_settings(check, "POLICY")
+    _add_settings(check, "POLICY", *_OBS_SETTINGS)
     check.set_defaults(verb=_check_rules)
     explain = actions.add_parser(
         "explain",
@@ -254,7 +256,7 @@ def _add_rules(verbs: _Verbs[_Parser]) -> None:
         epilog="example:\n  python -m audit rules explain pending-too-long --policy ./policy.json",
     )
     explain.add_argument("rule", metavar="RULE", help="the rule's id")
-    _add_settings(explain, "RULES_DIR", "POLICY")
+    _add_settings(explain, "RULES_DIR", "POLICY", *_OBS_SETTINGS)
     explain.set_defaults(verb=_explain_rule)
 
 
@@ -311,6 +313,12 @@ def _open_archive(options: argparse.Namespace) -> Archive:
     from audit.compose import open_archive  # noqa: PLC0415
 
     return open_archive(load_store(os.environ, Surroundings(), _setting_flags(options)))
+
+
+def _load_rules(flags: dict[str, str]) -> RuleSet:
+    from audit.compose import load_rules  # noqa: PLC0415
+
+    return load_rules(*load_rule_places(os.environ, flags))
 
 
 def _findings(options: argparse.Namespace) -> tuple[int, str]:
@@ -374,7 +382,7 @@ def _replay(options: argparse.Namespace) -> tuple[int, str]:
     from audit.replay import replay  # noqa: PLC0415
 
     flags = _setting_flags(options)
-    rule_set = load_rule_set(*load_rule_places(os.environ, flags))
+    rule_set = _load_rules(flags)
     pairs = runs_between(_open_archive(options), options.first, options.last)
     results = [replay(run, before, rule_set) for run, before in pairs]
     if options.out is not None:
@@ -390,7 +398,7 @@ def _replay(options: argparse.Namespace) -> tuple[int, str]:
 
 def _check_rules(options: argparse.Namespace) -> tuple[int, str]:
     try:
-        rule_set = load_rule_set(*load_rule_places(os.environ, _setting_flags(options)))
+        rule_set = _load_rules(_setting_flags(options))
     except UsageError as error:
         if options.format == "text":
             raise
@@ -412,7 +420,7 @@ def _check_rules(options: argparse.Namespace) -> tuple[int, str]:
 
 
 def _explain_rule(options: argparse.Namespace) -> tuple[int, str]:
-    rule_set = load_rule_set(*load_rule_places(os.environ, _setting_flags(options)))
+    rule_set = _load_rules(_setting_flags(options))
     (rule,) = rule_set.select([options.rule])
     text = explain_rule(rule, rule_set, format_time(datetime.now(timezone.utc)))
     return 0, console.wrap(text) if _is_terminal(sys.stdout) else text

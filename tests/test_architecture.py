@@ -15,7 +15,8 @@ import audit
 ROOT = Path(audit.__file__).parent
 ADAPTERS = {
     "audit.compose", "audit.cli", "audit.settings", "audit.exchange", "audit.webhook", "audit.deadline",
-    "audit.huawei.apig", "audit.huawei.function", "audit.huawei.pace", "audit.huawei.signing", "audit.huawei.transport",
+    "audit.huawei.apig", "audit.huawei.function", "audit.huawei.obs",
+    "audit.huawei.obs_client", "audit.huawei.pace", "audit.huawei.signing", "audit.huawei.transport",
 }  # fmt: skip
 MODULES = {
     ".".join(("audit", *path.relative_to(ROOT).with_suffix("").parts)): path
@@ -82,7 +83,7 @@ def test_the_clock_is_read_in_adapters_only():
         assert not re.search(r"\b(datetime\.now|utcnow|time\.time|monotonic)\(", MODULES[module].read_text()), module
 
 
-@pytest.mark.parametrize("heavy", ["rich", "jsonschema", "huaweicloudsdkapig", "hypothesis"])
+@pytest.mark.parametrize("heavy", ["rich", "jsonschema", "huaweicloudsdkapig", "hypothesis", "obs"])
 def test_the_function_does_not_load_what_only_a_terminal_needs(heavy):
     """Cold start pays for nothing that is not used."""
     code = f"import sys, handler; sys.exit(any(name.split('.')[0] == {heavy!r} for name in sys.modules))"

@@ -13,6 +13,7 @@ from audit.settings import (
     RULES_BESIDE_HANDLER,
     SETTINGS,
     Credentials,
+    ObsPlace,
     RunOptions,
     Settings,
     Surroundings,
@@ -22,6 +23,10 @@ from audit.settings import (
     parse_options,
 )
 
+OBS_NAMES = (
+    "; a bucket has 3 to 63 of a-z, 0-9 and -, a prefix has A-Z, a-z, 0-9, - _ . and /, "
+    "and no part of it begins with a period"
+)
 SECRETS = {
     "HUAWEICLOUD_SDK_AK": "ak-of-the-test",
     "HUAWEICLOUD_SDK_SK": "sk-of-the-test",
@@ -112,26 +117,27 @@ def test_a_right_value_is_read(name, value, attribute, read):
             "http://localhost.evil.example",
             "AUDIT_APIG_ENDPOINT must be https (http is for loopback only)",
         ),
-        (
-            "AUDIT_STORE",
-            "obs://bucket/prefix",
-            "AUDIT_STORE must be a path or \"file:///path\" in this version, not 'obs://bucket/prefix'",
-        ),
+        ("AUDIT_STORE", "obs://b/prefix", f"AUDIT_STORE is not \"obs://bucket/prefix\": 'obs://b/prefix'{OBS_NAMES}"),
+        ("AUDIT_STORE", "obs://my.bucket", f"AUDIT_STORE is not \"obs://bucket/prefix\": 'obs://my.bucket'{OBS_NAMES}"),
+        ("AUDIT_POLICY", "obs://bkt/../p", f"AUDIT_POLICY is not \"obs://bucket/prefix\": 'obs://bkt/../p'{OBS_NAMES}"),
+        ("AUDIT_OBS_ENDPOINT", "obs.example.com", "AUDIT_OBS_ENDPOINT is not a URL such as https://host/path"),
+        ("AUDIT_OBS_ENDPOINT", "http://10.0.0.1", "AUDIT_OBS_ENDPOINT must be https (http is for loopback only)"),
+        ("AUDIT_OBS_KMS_KEY", "a", "AUDIT_OBS_KMS_KEY is set, but AUDIT_STORE is not in OBS"),
         (
             "AUDIT_STORE",
             "file:relative",
-            "AUDIT_STORE must be a path or \"file:///path\" in this version, not 'file:relative'",
+            'AUDIT_STORE must be a path, "file:///path" or "obs://bucket/prefix", not \'file:relative\'',
         ),
         ("AUDIT_STORE", "file:///a%00b", "AUDIT_STORE holds a character that cannot be shown: 'file:///a%00b'"),
         (
             "AUDIT_RULES_DIR",
             "obs://b",
-            "AUDIT_RULES_DIR must be a path or \"file:///path\" in this version, not 'obs://b'",
+            f"AUDIT_RULES_DIR is not \"obs://bucket/prefix\": 'obs://b'{OBS_NAMES}",
         ),
         (
             "AUDIT_POLICY",
             "file://host/p",
-            "AUDIT_POLICY must be a path or \"file:///path\" in this version, not 'file://host/p'",
+            'AUDIT_POLICY must be a path, "file:///path" or "obs://bucket/prefix", not \'file://host/p\'',
         ),
         ("AUDIT_CONCURRENCY", "0", "AUDIT_CONCURRENCY must be a whole number from 1 to 256, not '0'"),
         ("AUDIT_CONCURRENCY", "257", "AUDIT_CONCURRENCY must be a whole number from 1 to 256, not '257'"),
@@ -408,3 +414,60 @@ def test_a_long_wrong_value_is_cut():
     with pytest.raises(OptionsError) as caught:
         parse_options({"gateways": ["?" * 10_000]})
     assert len(str(caught.value)) < 200
+
+
+def test_a_place_in_obs_is_read_with_all_that_it_takes_to_get_there():
+    """Endpoint of the region unless one is given, keys, and the KMS key."""
+    place = load(AUDIT_STORE="obs://my-bucket/a/b/", AUDIT_OBS_KMS_KEY="4f1cd4de-ab64").store
+    assert place == ObsPlace("my-bucket", "a/b", "https://obs.cn-north-4.myhuaweicloud.com", "4f1cd4de-ab64")
+    assert isinstance(place, ObsPlace)
+    assert place.keys() == Credentials("ak-of-the-test", "sk-of-the-test")
+    assert (str(place), str(place / "k"), str(place.parent)) == (
+        "obs://my-bucket/a/b",
+        "obs://my-bucket/a/b/k",
+        "obs://my-bucket/a",
+    )
+    whole = load(AUDIT_RULES_DIR="obs://my-bucket", AUDIT_REGION="eu-west-101").rules_dir
+    assert (str(whole), str(whole / "k")) == ("obs://my-bucket", "obs://my-bucket/k")
+    assert isinstance(whole, ObsPlace)
+    assert whole.endpoint == "https://obs.eu-west-101.myhuaweicloud.eu"
+    assert load(AUDIT_POLICY="obs://bkt/p.json", AUDIT_OBS_ENDPOINT="https://o.example/").policy == ObsPlace(
+        "bkt", "p.json", "https://o.example"
+    )
+    assert not any(secret in repr(place) for secret in SECRETS.values())
+
+
+def test_everything_wrong_with_a_place_in_obs_is_said_at_once():
+    """And nothing twice, though several settings are in OBS."""
+    problems = problems_of(
+        without=("AUDIT_REGION", *KEYS),
+        AUDIT_APIG_ENDPOINT="https://apig.example.com",
+        AUDIT_TOKEN="token",
+        AUDIT_STORE="obs://bucket/x",
+        AUDIT_RULES_DIR="obs://bucket/y",
+        AUDIT_OBS_KMS_KEY="no key",
+    )
+    assert problems == [
+        text
+        for name in ("AUDIT_RULES_DIR", "AUDIT_STORE")
+        for text in (
+            f"{name} is in OBS: set AUDIT_REGION or AUDIT_OBS_ENDPOINT",
+            f"{name} is in OBS, which takes no AUDIT_TOKEN: set HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK",
+            *(["AUDIT_OBS_KMS_KEY is not the id of a KMS key: 'no key'"] if name == "AUDIT_RULES_DIR" else []),
+        )
+    ]
+
+
+def test_looking_at_runs_in_obs_needs_keys():
+    """Those in a directory do not."""
+    with pytest.raises(UsageError, match="credentials are missing"):
+        load_store({"AUDIT_STORE": "obs://bucket/x", "AUDIT_REGION": "r"}, Surroundings(), {})
+
+
+def test_the_function_renews_its_keys():
+    """Whoever asks later gets newer ones."""
+    issued = iter(["one", "two"])
+    around = Surroundings(project_id="p", store="obs://bucket", keys=OWN, renew=lambda: Credentials(next(issued)))
+    place = load_settings({"AUDIT_REGION": "r"}, around, {}).store
+    assert isinstance(place, ObsPlace)
+    assert [place.keys().ak, place.keys().ak] == ["one", "two"]

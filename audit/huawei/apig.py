@@ -32,10 +32,10 @@ MOST_ITEMS = 10_000_000
 STATUS_FILTERS = ("pendingAcceptance", "accepted", "rejected", "failed")
 
 
-def endpoint_of(region: str) -> str:
-    """Where the API of a region answers; the European region lives under its own top level domain."""
+def endpoint_of(region: str, service: str = "apig") -> str:
+    """Where a service of a region answers; the European region lives under its own top level domain."""
     domain = "myhuaweicloud.eu" if region == "eu-west-101" else "myhuaweicloud.com"
-    return f"https://apig.{region}.{domain}"
+    return f"https://{service}.{region}.{domain}"
 
 
 class Apig:

@@ -50,11 +50,17 @@ def surroundings_of(context: Context) -> Surroundings:
         store="",
         time_limit=left,
         most_time=left,
-        keys=Credentials(
-            ak=context.getSecurityAccessKey() or "",
-            sk=context.getSecuritySecretKey() or "",
-            security_token=context.getSecurityToken() or None,
-        ),
+        keys=keys_of(context),
+        renew=lambda: keys_of(context),
+    )
+
+
+def keys_of(context: Context) -> Credentials:
+    """The keys of the function's agency as they are now: the platform may renew them in a long run."""
+    return Credentials(
+        ak=context.getSecurityAccessKey() or "",
+        sk=context.getSecuritySecretKey() or "",
+        security_token=context.getSecurityToken() or None,
     )
 
 
