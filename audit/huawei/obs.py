@@ -18,11 +18,11 @@ from obs import PutObjectHeader, SseKmsHeader
 
 from audit.archive import temporary_room
 from audit.errors import StoreError
-from audit.huawei.obs_client import SILENCE_SECONDS, SafeClient, refusal
+from audit.huawei.obs_client import SILENCE_SECONDS, SafeClient
 from audit.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from obs import ObsClient
 
@@ -109,13 +109,11 @@ class ObsStore:
                     self._copy(answer.body, file)
                 return answer
 
-            answer = self._client.ask("read", self.locate(key), download, {404})
+            answer = self._client.ask("read", self.locate(key), download, _is_missing)
             if answer.status < 300:
                 file.seek(0)
                 stack.pop_all()  # whoever reads it closes it
                 return file, str(answer.body.etag)
-        if answer.errorCode != "NoSuchKey":
-            raise StoreError(f"{self.locate(key)}: cannot be read: {refusal(answer)}")
         return None
 
     def _copy(self, body: Answer, file: IO[bytes]) -> None:
@@ -133,9 +131,7 @@ class ObsStore:
         if file.tell() != body.contentLength:
             raise http.client.IncompleteRead(b"")
 
-    def _send(
-        self, key: str, content: IO[bytes], extra: Mapping[str, str], accepted: frozenset[int] = frozenset()
-    ) -> Answer:
+    def _send(self, key: str, content: IO[bytes], extra: Mapping[str, str], accepted: Collection[int] = ()) -> Answer:
         where, start, kms_key = self.locate(key), content.tell(), self._place.kms_key
         try:
             size, md5 = _measure(content)
@@ -151,7 +147,7 @@ class ObsStore:
                 self._place.bucket, name, body, headers=headers, autoClose=False, extensionHeaders=dict(extra)
             )
 
-        answer = self._client.ask("written", where, upload, accepted)
+        answer = self._client.ask("written", where, upload, lambda answer: answer.status in accepted)
         if kms_key and answer.status < 300 and not _is_encrypted(answer.body, kms_key):
             raise StoreError(
                 f"{where}: OBS stored it without the encryption that was asked for; delete it, and see that the key "
@@ -186,6 +182,11 @@ class _Punctual:
         if not self._deadline.left():
             raise TimeoutError
         return self._content.read(size)
+
+
+def _is_missing(answer: Answer) -> bool:
+    """Whether there is no such object; that there is no such bucket is something else."""
+    return bool(answer.status == 404 and answer.errorCode == "NoSuchKey")
 
 
 def _content_of(found: tuple[IO[bytes], str] | None) -> bytes | None:

@@ -24,7 +24,7 @@ from audit.exchange import describe_failure
 from audit.text import Redactor, printable, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from audit.deadline import Deadline
     from audit.settings import Credentials, ObsPlace
@@ -56,8 +56,14 @@ class SafeClient:
         bundle = certifi.where() if found["verify"] is True else found["verify"]
         self._tls = ssl.create_default_context(cafile=bundle) if place.endpoint.startswith("https:") else None
 
-    def ask(self, what: str, where: str, call: Callable[[ObsClient], Answer], accepted: Collection[int] = ()) -> Answer:
-        """Return an answer below 300 or of an accepted status, after some tries. Raises StoreError."""
+    def ask(
+        self,
+        what: str,
+        where: str,
+        call: Callable[[ObsClient], Answer],
+        accepts: Callable[[Answer], bool] = lambda _answer: False,
+    ) -> Answer:
+        """Return an answer below 300, or one that `accepts` lets pass, after some tries. Raises StoreError."""
         for attempt in range(1, TRIES + 1):
             left, keys, again = self._deadline.left(), self._place.keys(), True
             if not left:
@@ -70,10 +76,10 @@ class SafeClient:
                 again = not isinstance(error, ssl.SSLCertVerificationError)
                 why = describe_failure(error)
             else:
-                if answer.status < 300 or answer.status in accepted:
+                if answer.status < 300 or accepts(answer):
                     return answer
                 again = answer.status in _AGAIN
-                why = refusal(answer)
+                why = _refusal(answer)
             wait = _FIRST_BACKOFF * 2.0**attempt * random.uniform(0.5, 1)
             if not again or attempt == TRIES or wait >= self._deadline.left():
                 secrets = [text for text in (keys.ak, keys.sk, keys.security_token) if text]
@@ -102,7 +108,7 @@ class SafeClient:
         return client
 
 
-def refusal(answer: Answer) -> str:
+def _refusal(answer: Answer) -> str:
     """Say what OBS answered: status, code and request id. Not its text, which repeats what was signed."""
     named = shorten(printable(f"HTTP {answer.status} {answer.errorCode or ''}".strip()), 100)
     if answer.requestId:
