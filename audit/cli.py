@@ -339,11 +339,11 @@ def _differences(options: argparse.Namespace, archive: Archive, run: StoredRun) 
     if options.format == "csv":
         raise OptionsError(["--since shows changes; it has the formats table and json"])
     then = find_run(archive, options.since) if RUN_ID.fullmatch(options.since) else run_at(archive, options.since)
+    if then.manifest.now > run.manifest.now:
+        raise OptionsError([f"--since names a run that is later than run {run.manifest.run_id}"])
     changed = list(compare_runs(then, run))
     if options.format == "json":
         return 0, _json([{"then": then or None, "finding": finding} for then, finding in changed])
-    if then.manifest.now > run.manifest.now:
-        raise OptionsError([f"--since names a run that is later than run {run.manifest.run_id}"])
     _note(
         f"from run  {then.manifest.run_id} ({then.manifest.now})",
         f"to run    {run.manifest.run_id} ({run.manifest.now})",

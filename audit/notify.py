@@ -30,7 +30,7 @@ _MOST_RESOLVED = 5
 
 
 class Told(msgspec.Struct, frozen=True):
-    """`receivers/<name>.json`: what a receiver was last told.
+    """`receivers/<name>.json`: what a receiver was last told, by which run, and the hash of its manifest.
 
     `findings`: severity of each open finding by uid. `waived`: uids. `events`: the mark of each change by uid, so that
     one which was not told stays due when it is over; None before anything was tried. `owed`: uids of changes in
@@ -42,6 +42,7 @@ class Told(msgspec.Struct, frozen=True):
 
     receiver: str
     run_id: str = ""
+    manifest_sha256: str = ""
     told_at: str | None = None
     delivery_id: str = ""
     findings: dict[str, Severity] = {}
@@ -162,6 +163,7 @@ def decide(told: Told, standing: Standing, wishes: Wishes = Wishes()) -> tuple[M
     record = msgspec.structs.replace(
         record,
         run_id=standing.run_id,
+        manifest_sha256=standing.manifest_sha256,
         told_at=standing.now,
         trouble="",
         failure="",

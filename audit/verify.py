@@ -19,7 +19,7 @@ from audit.store import read_object
 from audit.tell import RECEIVERS, read_told
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from audit.archive import StoredObject
     from audit.notify import Told
@@ -73,16 +73,21 @@ class Verifier:
         pointer = self._get(LATEST)
         runs = {run.run_id: (text, run) for text, run in self._readable(self._list_runs())}
         named = {run.parent.run_id: run.parent.sha256 for _, run in runs.values() if run.parent}
-        told = {record.run_id for record in self._told(Verification())}
+        records = list(self._told(Verification()))
+        told = {record.run_id for record in records}
         # A run that was never recorded stands beside one that was: that one others follow, or receivers heard of.
         recorded = named.keys() | told
-        if head := self._head(Verification()):
+        named = {record.run_id: record.manifest_sha256 for record in records if record.manifest_sha256} | named
+        head = self._head(Verification())
+        is_sound = not runs and pointer is None
+        if head:
             named[head.run_id] = head.sha256
-            if head.run_id in runs and not self._unsound(*runs[head.run_id], head.sha256):
-                # Nothing to repair, unless it was set back.
-                runs = {run_id: run for run_id, run in runs.items() if run_id > head.run_id and run_id in told}
-                if not runs:
-                    return ""
+            is_sound = head.run_id in runs and not self._unsound(*runs[head.run_id], head.sha256)
+        if head and is_sound:
+            # Nothing to repair, unless it was set back: receivers were told of a newer run, which it does not follow.
+            # Their records name its hash: without one, a run that was changed and left behind could come back.
+            newer = (told & named.keys()) - self._behind(head.run_id, runs)
+            runs = {run_id: run for run_id, run in runs.items() if run_id in newer and run_id > head.run_id}
         for run_id in sorted(runs, reverse=True):
             text, run = runs[run_id]
             siblings = {name for name, (_, other) in runs.items() if other.parent == run.parent and name != run_id}
@@ -95,7 +100,18 @@ class Verifier:
             if not self._store.swap(LATEST, pointer if isinstance(pointer, bytes) else None, content):
                 raise StoreError(f"{self._store.locate(LATEST)}: was changed meanwhile; run it again")
             return run_id
+        if is_sound:
+            return ""
         raise StateError(f"{self._store.locate(RUNS)}: there is no sound run to go back to")
+
+    def _behind(self, run_id: str, runs: Mapping[str, tuple[bytes, Manifest]]) -> set[str]:
+        """Return a run and those that it followed; where clocks disagree their ids may be greater than its own."""
+        behind: set[str] = set()
+        while run_id in runs and run_id not in behind:
+            behind.add(run_id)
+            parent = runs[run_id][1].parent
+            run_id = parent.run_id if parent else ""
+        return behind
 
     def _list_runs(self) -> list[str]:
         """List the ids of all runs that left a folder, newest first."""
@@ -116,8 +132,8 @@ class Verifier:
         try:
             latest = msgspec.json.decode(text if isinstance(text, bytes) else b"", type=Latest)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            why = text if isinstance(text, str) else f"{where}: is unreadable: {error}"
-            found.problems.append(f"{why}; `--repair` rebuilds it")
+            rebuilt = f"{where}: is unreadable: {error}; `--repair` rebuilds it"
+            found.problems.append(text if isinstance(text, str) else rebuilt)
             return None
         if not RUN_ID.fullmatch(latest.run_id) or latest.manifest != manifest_of(latest.run_id):
             found.problems.append(f"{where}: does not point to the manifest of a run; `--repair` rebuilds it")
@@ -132,13 +148,15 @@ class Verifier:
             found.problems.append(f"{where}: is missing, though runs were recorded; `--repair` rebuilds it")
         if link is None and found.problems:
             link, named_by = self._next(beside), "nothing"
+        older = "~"  # greater than any id
         while link is not None:
             run_id = link.run_id
+            older = run_id if RUN_ID.fullmatch(run_id) else older
             run = self._check_manifest(link, named_by, found.problems)
             if run_id in beside:
                 beside.remove(run_id)
             if run is None:
-                link, named_by = self._next([name for name in beside if name < run_id]), "nothing"
+                link, named_by = self._next([name for name in beside if name < older]), "nothing"
                 continue
             if only in {"", run_id}:
                 self._check_objects(run, found.problems)
@@ -165,7 +183,10 @@ class Verifier:
         return (text, manifest) if manifest.run_id == run_id else f"{where}: is the manifest of another run"
 
     def _check_manifest(self, link: Link, named_by: str, problems: list[str]) -> Manifest | None:
-        text = self._get(manifest_of(link.run_id)) if RUN_ID.fullmatch(link.run_id) else "no run has such an id"
+        if not RUN_ID.fullmatch(link.run_id):
+            problems.append(f'{named_by} names "{link.run_id}", which is no id of a run')
+            return None
+        text = self._get(manifest_of(link.run_id))
         where = self._store.locate(manifest_of(link.run_id))
         if isinstance(text, bytes) and sha256(text).hexdigest() != link.sha256:
             problems.append(f"{where}: was changed: its hash is not the one that {named_by} names")
@@ -189,9 +210,9 @@ class Verifier:
                 problems.append(problem)
 
     def _object_problem(self, item: StoredObject) -> str:
-        where = self._store.locate(item.key)
         digest, size = sha256(), 0
         try:
+            where = self._store.locate(item.key)
             stream = self._store.open(item.key)
             if stream is None:
                 return f"{where}: is missing"
@@ -218,11 +239,16 @@ class Verifier:
             found.abandoned.append(run_id)
             if everything and run:
                 self._check_objects(run, found.problems)
-        told = [record for record in self._told(found) if record.run_id not in found.runs]
-        for record in told:
-            found.problems.append(
-                f"receiver {record.receiver} was told of run {record.run_id}, which is not in the chain"
-            )
+        for told in self._told(found):
+            digest = found.runs.get(told.run_id)
+            if digest is None:
+                found.problems.append(
+                    f"receiver {told.receiver} was told of run {told.run_id}, which is not in the chain"
+                )
+            elif told.manifest_sha256 not in {"", digest}:
+                found.problems.append(
+                    f"receiver {told.receiver} was told another hash for the manifest of run {told.run_id}"
+                )
 
     def _told(self, found: Verification) -> Iterator[Told]:
         """Yield the records of receivers that were told of a run."""

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
@@ -308,32 +303,6 @@ def test_a_run_that_is_overtaken_for_ever_gives_up(world, monkeypatch):
     assert outcome.summary.exit_code == 4
     assert "another run was recorded while this one was read" in "".join(outcome.summary.problems)
     assert outcome.summary.deliveries == []
-
-
-@pytest.mark.parametrize("after", [0.0, 0.25, 0.6])
-def test_a_run_killed_at_any_moment_leaves_a_sound_store(world, after):
-    """Whatever it had written, the next run goes on from the last commit."""
-    shop = world.estate.add_gateway("shop")
-    shop.add_connections(5, status="failed")
-    world.run()
-    world.estate.latency = 0.2
-    process = subprocess.Popen(
-        [sys.executable, "-m", "audit", "run"], env={**os.environ, **world.environment},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    requests = len(world.estate.requests)
-    limit = time.monotonic() + 10
-    while len(world.estate.requests) == requests and time.monotonic() < limit:
-        time.sleep(0.01)
-    time.sleep(after)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    world.estate.latency = 0
-    world.run()
-    assert set(world.statuses().values()) == {"ongoing"}
-    link = world.manifest()["parent"]
-    parent = next(world.store.glob(f"runs/*/*/*/{link['run_id']}/manifest.json"))
-    assert sha256(parent.read_bytes()).hexdigest() == link["sha256"]
 
 
 def test_the_summary_has_the_documented_fields(world):
@@ -658,49 +627,3 @@ def test_the_same_trouble_with_the_store_is_told_once(world, monkeypatch):
     assert len(headlines) == 3
     assert "No space left on device" in headlines[1]
     assert headlines[2] == "working again; clean"
-
-
-class Crash(BaseException):
-    """The process ends here: nothing catches it."""
-
-
-@pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("number", range(8))
-def test_a_crash_at_any_write_loses_nothing(world, monkeypatch, number, after):
-    """Readings, findings, manifest, commit, receiver's record, just before or just after: the next run goes on."""
-    shop = world.estate.add_gateway("shop")
-    shop.add_connections(2, status="failed")
-    world.run()
-    shop.add_connection(domain_id=STRANGER)
-    put, keys = LocalStore.put, []
-
-    def crashing(self: LocalStore, key: str, content: Any) -> None:
-        keys.append(key)
-        if after:
-            put(self, key, content)
-        if len(keys) == number + 1:
-            raise Crash
-        if not after:
-            put(self, key, content)
-
-    monkeypatch.setattr(LocalStore, "put", crashing)
-    with pytest.raises(Crash):
-        world.run()
-    monkeypatch.undo()
-    names = [
-        "gateways.ndjson.gz",
-        "connections.ndjson.gz",
-        "findings.ndjson.gz",
-        "findings.ocsf.ndjson.gz",
-        "findings.csv",
-        "manifest.json",
-        "latest.json",
-        "default.json",
-    ]
-    assert [key.split("/")[-1] for key in keys] == names[: number + 1]
-    world.run()
-    committed = keys[-1] == "receivers/default.json" or (keys[-1] == "latest.json" and after)
-    assert sorted(world.statuses().values()) == sorted(["ongoing", "ongoing", "ongoing" if committed else "new"])
-    told = [(d.headers["webhook-id"], d.json()["data"]["changes"]["new"]) for d in world.receiver.deliveries]
-    assert [new for _, new in told] == ([2, 1, 1] if keys[-1] == "receivers/default.json" and not after else [2, 1])
-    assert len({delivery_id for delivery_id, _ in told}) == 2, "what is said again has the same id"

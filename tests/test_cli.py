@@ -395,21 +395,6 @@ def test_a_gateway_named_like_a_formula_makes_no_formula(findings, estate, audit
     assert ",'=cmd|' /C calc'!A0," in audit("findings", "--format", "csv").out
 
 
-def test_findings_of_a_store_without_runs_are_a_mistake_that_names_it(audit):
-    ran = audit("findings", "--store", str(audit.directory / "elsewhere"))
-    assert (ran.code, ran.out) == (2, "")
-    assert f"{audit.directory / 'elsewhere'}: no run is recorded there" in ran.err
-
-
-def test_findings_of_a_garbled_store_are_not_none(findings, audit):
-    audit("run")
-    (stored,) = audit.store.rglob("findings.ndjson.gz")
-    stored.write_bytes(stored.read_bytes()[:-9])
-    ran = audit("findings")
-    assert (ran.code, ran.out) == (4, "")
-    assert "findings.ndjson.gz: " in ran.err
-
-
 def test_the_rules_that_are_shipped_pass_their_own_tests(audit):
     ran = audit("rules", "check")
     assert ran.code == 0
