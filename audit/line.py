@@ -155,7 +155,8 @@ class Line:
 
     def _note(self, verdict: Verdict, where: str) -> None:
         self.waivers.add(verdict.hits.values())
-        self.not_everywhere.update(verdict.unable)
+        # Where the policy turns a rule off, there is nothing that it could find: that is no gap.
+        self.not_everywhere.update(verdict.unable.keys() - verdict.disabled)
         for rule_id, defect in verdict.failed.items():
             self.failed.setdefault(rule_id, f"{where}: {defect}")
 

@@ -509,6 +509,19 @@ def test_an_expired_waiver_is_found_in_a_limited_run_too_and_closed_when_renewed
     assert [f["resolution"] for f in of_rule(world, "waiver-expired")] == ["fixed"]
 
 
+def test_an_expired_waiver_is_missed_no_more_though_its_rule_is_turned_off_somewhere(world):
+    """Where a rule is turned off there is nothing that it could find: that is no gap."""
+    shop, other = world.estate.add_gateway("shop"), world.estate.add_gateway("other")
+    broken = shop.add_connection(status="failed")
+    off = {"match": {"gateway.id": other.id}, "disable": ["no-failed-connections"]}
+    set_policy(world, waivers=[waiver(days=-1)], overrides=[off])
+    world.run()
+    assert [f["status"] for f in of_rule(world, "waiver-expired")] == ["new"]
+    shop.change(broken.id, status="accepted")
+    world.run()
+    assert [f["resolution"] for f in of_rule(world, "waiver-expired")] == ["fixed"]
+
+
 def test_what_is_waived_again_and_again_hides_nothing(world):
     """Neither on the terminal nor in the message."""
     shop = world.estate.add_gateway("shop")
