@@ -9,12 +9,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from audit import __version__
 from audit.archive import (
+    REPORT,
     TREND_RUNS,
     Archive,
     Link,
     Manifest,
+    ObjectWriter,
     RuleUsed,
     RunScope,
     StoredObject,
@@ -27,10 +31,11 @@ from audit.collect import Collector
 from audit.errors import Overtaken, StoreError
 from audit.evaluate import Judge
 from audit.line import Job, Line, Pages, Progress
-from audit.model import Connection
+from audit.model import Connection, Finding
 from audit.notify import Standing
 from audit.outcome import ManifestRef, Outcome, Summary, Tally
 from audit.reconcile import Run
+from audit.render.report import render_report
 from audit.ruleset.parse import WAIVER_EXPIRED, Rule, fields_in
 from audit.tell import Result, Telling, tell, tell_trouble
 from audit.text import describe_defect
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from audit.collect import Api
+    from audit.store import Store
 
 # How often a run that others overtake goes down the line again.
 _MOST_TRIES = 5
@@ -106,7 +112,10 @@ def run_audit(job: Job, ports: Ports) -> Outcome:
         f"receiver {item.receiver}: {item.detail}" for item in told.deliveries if item.outcome == "failed"
     ]
     code, reason = tally.judge(job.fail_on, trouble.short if trouble else "")
-    summary = Summary(tally.run_id, code, tally.counts, tally.coverage, manifest, None, told.deliveries, tally.problems)
+    report = folder_of(tally.run_id) + REPORT if manifest else None
+    summary = Summary(
+        tally.run_id, code, tally.counts, tally.coverage, manifest, report, told.deliveries, tally.problems
+    )
     return Outcome(summary, reason, tally.worst, tuple(told.messages))
 
 
@@ -138,6 +147,7 @@ def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None
             folder, store = folder_of(job.run_id), ports.archive.store
             objects = pages.store_into(store, folder)
             manifest = _build_manifest(job, parent, tally, used, objects, format_time(ports.clock()))
+            manifest = _store_report(job, manifest, pages, store)
             try:
                 return ManifestRef(manifest_of(job.run_id), ports.archive.commit(manifest, parent))
             except Overtaken:
@@ -147,6 +157,16 @@ def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None
                 job = replace(job, run_id=ports.new_run_id())
                 tally.restart(job.run_id)
     raise AssertionError("the loop returns or raises")
+
+
+def _store_report(job: Job, manifest: Manifest, pages: Pages, store: Store) -> Manifest:
+    """Store the page that tells what the manifest does, as one more object of it."""
+    policy, findings = job.rule_set.policy, pages.findings.lines(Finding)
+    with ObjectWriter() as page:
+        for part in render_report(manifest, findings, job.rule_set.rules, policy.waivers):
+            page.append(part)
+        stored = page.store_into(store, folder_of(job.run_id) + REPORT)
+    return msgspec.structs.replace(manifest, objects=[*manifest.objects, stored])
 
 
 def _pass_down(

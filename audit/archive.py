@@ -37,6 +37,7 @@ FINDINGS = "findings.ndjson.gz"
 EVENTS = "findings.ocsf.ndjson.gz"
 SHEET = "findings.csv"
 GATEWAYS = "gateways.ndjson.gz"
+REPORT = "report.html"
 MANIFEST = "manifest.json"
 RUNS = "runs/"
 TREND_RUNS = 90

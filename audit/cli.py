@@ -21,6 +21,7 @@ from audit.history import compare_runs, find_run, run_at, runs_between
 from audit.model import SEVERITIES
 from audit.outcome import NEVER
 from audit.render import console, past, sheet
+from audit.render.report import render_report
 from audit.ruleset.cases import failing_cases
 from audit.ruleset.describe import explain_rule
 from audit.ruleset.problems import nearest
@@ -196,9 +197,12 @@ def _add_report(verbs: _Verbs[_Parser]) -> None:
     parser = verbs.add_parser(
         "report",
         help="show what a past run read, found and left as evidence",
-        epilog="example:\n  python -m audit report 20261122T081500Z-7f3a9c",
+        epilog="examples:\n  python -m audit report 20261122T081500Z-7f3a9c\n"
+        "  python -m audit report --format html --out report.html",
     )
     parser.add_argument("run", nargs="?", default="", metavar="RUN", help="default: the latest one")
+    parser.add_argument("--format", choices=["text", "html"], default="text")
+    parser.add_argument("--out", metavar="FILE", help="write it there instead of printing it")
     _add_settings(parser, "STORE", *_OBS_SETTINGS)
     parser.set_defaults(verb=_report)
 
@@ -353,8 +357,23 @@ def _differences(options: argparse.Namespace, archive: Archive, run: StoredRun) 
 
 def _report(options: argparse.Namespace) -> tuple[int, str]:
     run = find_run(_open_archive(options), options.run)
-    findings = console.by_weight(run.findings())
-    return 0, past.render_report(run.manifest, run.sha256, findings, table=_is_terminal(sys.stdout))
+    if options.format == "html":
+        text = b"".join(render_report(run.manifest, run.findings()))
+    else:
+        table = _is_terminal(sys.stdout) and options.out is None
+        findings = console.by_weight(run.findings())
+        text = past.render_report(run.manifest, run.sha256, findings, table=table).encode()
+    if options.out is None:
+        return 0, text.decode()
+    _write_out(options.out, text)
+    return 0, ""
+
+
+def _write_out(path: str, text: bytes) -> None:
+    try:
+        Path(path).write_bytes(text)
+    except OSError as error:
+        raise OptionsError([f"--out {path}: cannot be written: {error.strerror}"]) from None
 
 
 def _verify(options: argparse.Namespace) -> tuple[int, str]:
@@ -387,10 +406,7 @@ def _replay(options: argparse.Namespace) -> tuple[int, str]:
     results = [replay(run, before, rule_set) for run, before in pairs]
     if options.out is not None:
         lines = [msgspec.json.encode(line) + b"\n" for result in results for line in result.lines()]
-        try:
-            Path(options.out).write_bytes(b"".join(lines))
-        except OSError as error:
-            raise OptionsError([f"--out {options.out}: cannot be written: {error.strerror}"]) from None
+        _write_out(options.out, b"".join(lines))
     if options.format == "json":
         return 0, _json([result.summary() for result in results])
     return 0, past.render_replay(results)

@@ -63,7 +63,7 @@ class Pages:
 
     def __init__(self, stack: ExitStack) -> None:
         lines = (stack.enter_context(LineWriter()) for _ in range(4))
-        self.gateways, self.connections, self._findings, self._events = lines
+        self.gateways, self.connections, self.findings, self._events = lines
         self._sheet = stack.enter_context(ObjectWriter())
         self._sheet.append((sheet.BOM + sheet.HEADER).encode())
 
@@ -71,7 +71,7 @@ class Pages:
         """Write findings in each of their forms, some at a time, as those of one gateway may be many."""
         for start in range(0, len(findings), _AT_ONCE):
             some = findings[start : start + _AT_ONCE]
-            self._findings.write(some)
+            self.findings.write(some)
             self._events.write(map(build_event, some))
             self._sheet.append(sheet.render_rows(some).encode())
 
@@ -79,7 +79,7 @@ class Pages:
         named = {
             GATEWAYS: self.gateways,
             CONNECTIONS: self.connections,
-            FINDINGS: self._findings,
+            FINDINGS: self.findings,
             EVENTS: self._events,
             SHEET: self._sheet,
         }

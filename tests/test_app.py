@@ -179,6 +179,7 @@ def test_what_is_written_is_sorted_and_hashed(world):
     assert order == sorted(order)
     assert [item["key"].split("/")[-1] for item in world.manifest()["objects"]] == [
         "gateways.ndjson.gz", "connections.ndjson.gz", "findings.ndjson.gz", "findings.ocsf.ndjson.gz", "findings.csv",
+        "report.html",
     ]  # fmt: skip
     assert sorted(line["connections"] for line in world.lines("gateways.ndjson.gz")) == [40] * 6 + [41]
 
@@ -317,6 +318,7 @@ def test_the_summary_has_the_documented_fields(world):
         "complete_in", "not_evaluated",
     }  # fmt: skip
     assert set(summary["manifest"]) == {"key", "sha256"}
+    assert summary["report"] == summary["manifest"]["key"].replace("manifest.json", "report.html")
     manifest = world.manifest()
     assert set(manifest) == {
         "run_id", "mode", "started_at", "finished_at", "now", "version", "scope", "rules", "policy_sha256", "coverage",

@@ -395,6 +395,29 @@ def test_a_gateway_named_like_a_formula_makes_no_formula(findings, estate, audit
     assert ",'=cmd|' /C calc'!A0," in audit("findings", "--format", "csv").out
 
 
+def test_the_page_of_a_run_is_named_and_written_again_from_what_is_stored(findings, audit):
+    ran = audit("run")
+    (stored,) = audit.store.rglob("report.html")
+    assert f"\nreport    {stored}\n" in ran.out
+    page = audit.directory / "again.html"
+    again = audit("report", "--format", "html", "--out", str(page))
+    assert (again.code, again.out) == (0, "")
+    assert page.read_text().startswith("<!doctype html>")
+    assert findings.id in page.read_text()
+    assert audit("report", "--format", "html").out == page.read_text()
+    audit("report", "--out", str(page))
+    assert page.read_text() == audit("report").out
+    assert "cannot be written" in audit("report", "--out", str(audit.directory)).err
+
+
+def test_a_page_of_a_garbled_store_is_not_written(findings, audit):
+    audit("run")
+    (stored,) = audit.store.rglob("findings.ndjson.gz")
+    stored.write_bytes(stored.read_bytes()[:-9])
+    ran = audit("report", "--format", "html", "--out", str(audit.directory / "page.html"))
+    assert (ran.code, (audit.directory / "page.html").exists()) == (4, False)
+
+
 def test_the_rules_that_are_shipped_pass_their_own_tests(audit):
     ran = audit("rules", "check")
     assert ran.code == 0

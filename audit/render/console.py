@@ -69,6 +69,8 @@ def render_outcome(outcome: Outcome, location: str, problems: Iterable[str], *, 
         lines += ["", render_findings(shown, table=table) + more]
     recorded = f"{printable(location)} (sha256 {summary.manifest.sha256[:12]})" if summary.manifest else "nothing"
     lines.append(f"recorded  {recorded}")
+    if summary.manifest and summary.report:
+        lines.append(f"report    {printable(location.removesuffix(summary.manifest.key) + summary.report)}")
     for delivery in summary.deliveries:
         detail = f": {printable(delivery.detail)}" if delivery.detail else ""
         lines.append(f"receiver  {delivery.receiver}: {delivery.outcome}{detail}")
