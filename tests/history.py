@@ -201,6 +201,9 @@ class Shelf:
     def locate(self, key: str) -> str:
         return key
 
+    def link(self, key: str, seconds: int) -> str:
+        return f"{key}?{seconds}"
+
 
 PARSED: dict[tuple[str, str], Any] = {}
 

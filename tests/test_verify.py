@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from audit.archive import CONNECTIONS, EVENTS, FINDINGS, GATEWAYS, SHEET, folder_of, manifest_of
+from audit.archive import CONNECTIONS, EVENTS, FINDINGS, GATEWAYS, REPORT, SHEET, folder_of, manifest_of
 from audit.cli import main
 from audit.settings import RULES_BESIDE_HANDLER
 from audit.store import LocalStore
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-OBJECTS = (GATEWAYS, CONNECTIONS, FINDINGS, EVENTS, SHEET)
+OBJECTS = (GATEWAYS, CONNECTIONS, FINDINGS, EVENTS, SHEET, REPORT)
 UNKNOWN, FUTURE = "20200101T000000Z-000000", "20991122T081500Z-7f3a9c"
 BEGAN = datetime.now(timezone.utc).replace(hour=0, minute=30, second=0, microsecond=0)
 HOURS = 6
