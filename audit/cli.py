@@ -16,16 +16,27 @@ import msgspec
 
 from audit import __version__
 from audit.archive import RUN_ID
-from audit.errors import AuditError, OptionsError, StateError, StoreError, UsageError
+from audit.errors import AuditError, DeliveryError, OptionsError, StateError, StoreError, UsageError
 from audit.history import compare_runs, find_run, run_at, runs_between
 from audit.model import SEVERITIES
 from audit.outcome import NEVER
+from audit.rehearse import choose_receiver, preview, send_test
 from audit.render import console, past, sheet
+from audit.render.kinds import KINDS
 from audit.render.report import render_report
 from audit.ruleset.cases import failing_cases
 from audit.ruleset.describe import explain_rule
 from audit.ruleset.problems import nearest
-from audit.settings import OPTIONS, SETTINGS, Surroundings, load_rule_places, load_settings, load_store, parse_options
+from audit.settings import (
+    OPTIONS,
+    SETTINGS,
+    Surroundings,
+    load_receivers,
+    load_rule_places,
+    load_settings,
+    load_store,
+    parse_options,
+)
 from audit.text import describe_defect, printable
 from audit.times import format_time
 
@@ -111,6 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_report(verbs)
     _add_verify(verbs)
     _add_replay(verbs)
+    _add_notify(verbs)
     _add_rules(verbs)
     return parser
 
@@ -233,6 +245,21 @@ def _add_replay(verbs: _Verbs[_Parser]) -> None:
     parser.add_argument("--format", choices=["table", "json"], default="table")
     _add_settings(parser, "STORE", "RULES_DIR", "POLICY", *_OBS_SETTINGS)
     parser.set_defaults(verb=_replay)
+
+
+def _add_notify(verbs: _Verbs[_Parser]) -> None:
+    parser = verbs.add_parser(
+        "notify",
+        help="show the message that a receiver would get, or send a test message",
+        epilog="examples:\n  python -m audit notify --preview slack\n  python -m audit notify --test soc\n\n"
+        "exit codes:\n  0  shown, or taken\n  1  refused\n  2  usage",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--preview", metavar="KIND", help=f"print a run's first message to one of {', '.join(KINDS)}")
+    what.add_argument("--test", nargs="?", const="", metavar="NAME", help="send a test to a receiver of the settings")
+    parser.add_argument("--run", default="", help="with --preview: this run instead of the latest one")
+    _add_settings(parser, "STORE", *_OBS_SETTINGS)
+    parser.set_defaults(verb=_notify)
 
 
 def _add_rules(verbs: _Verbs[_Parser]) -> None:
@@ -410,6 +437,22 @@ def _replay(options: argparse.Namespace) -> tuple[int, str]:
     if options.format == "json":
         return 0, _json([result.summary() for result in results])
     return 0, past.render_replay(results)
+
+
+def _notify(options: argparse.Namespace) -> tuple[int, str]:
+    from audit.compose import open_sender  # noqa: PLC0415
+
+    now = datetime.now(timezone.utc)
+    if options.test is None:
+        return 0, preview(find_run(_open_archive(options), options.run), options.preview, now.timestamp())
+    if options.run:
+        raise OptionsError(["--run goes with --preview; a test is about no run"])
+    receiver = choose_receiver(load_receivers(os.environ), options.test)
+    try:
+        return 0, send_test(open_sender(receiver), receiver, format_time(now))
+    except DeliveryError as error:
+        _complain(f"receiver {receiver.name} ({receiver.kind}): {error}")
+        return 1, ""
 
 
 def _check_rules(options: argparse.Namespace) -> tuple[int, str]:

@@ -23,7 +23,7 @@ from audit.settings import LONGEST_RUN
 from audit.store import LocalStore, read_object
 from audit.tell import Telling
 from audit.text import Redactor, printable
-from audit.webhook import WebhookSender
+from audit.webhook import SECONDS, WebhookSender
 
 if TYPE_CHECKING:
     from requests.auth import AuthBase
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from audit.line import Progress
     from audit.model import Reading
     from audit.outcome import Outcome
+    from audit.receivers import Receiver
     from audit.ruleset.load import RuleSet
     from audit.settings import ObsPlace, RunOptions, Settings
     from audit.store import Store
@@ -80,11 +81,12 @@ def perform(
         settings.endpoint, _auth(settings), deadline=reading, concurrency=settings.concurrency, redact=redact
     )
     archive = open_archive(settings.store, whole)
+    sender = WebhookSender(whole, redact, len(settings.receivers))
     silent = "dry run" if options.dry_run else "" if options.notify else "not wanted in this run"
     ports = Ports(
         api=Apig(transport, settings.region, settings.project_id),
         archive=archive,
-        telling=Telling(settings.receivers, WebhookSender(whole, redact), archive.store, silent),
+        telling=Telling(settings.receivers, sender, archive.store, silent),
         clock=lambda: datetime.now(timezone.utc),
         new_run_id=new_run_id,
         progress=progress or NoProgress(),
@@ -145,6 +147,13 @@ def _bring(place: ObsPlace, names: list[str] | None, directory: Path, deadline: 
         content = read_object(store, name)
         if content is not None:
             (directory / name).write_bytes(content)
+
+
+def open_sender(receiver: Receiver) -> WebhookSender:
+    """Be ready to post to one receiver outside of a run."""
+    redact = Redactor(receiver.secrets)
+    configure_logging("WARNING", redact)
+    return WebhookSender(Deadline(SECONDS), redact)
 
 
 def _auth(settings: Settings) -> AuthBase:

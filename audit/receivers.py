@@ -11,28 +11,29 @@ from urllib.parse import urlsplit
 
 from audit.model import SEVERITIES
 from audit.notify import Wishes
-from audit.render.generic import parse_secret
-from audit.ruleset.problems import Node, Place
+from audit.render.kinds import KINDS, LOOPBACK, find_kind, host_problem, secret_problem
+from audit.ruleset.problems import Node, Place, none_of
 from audit.times import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import timedelta
 
-KINDS = ("generic",)
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 REFERENCE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 _NAME = re.compile(r"[a-z0-9-]{1,40}")
 _KEYS: Mapping[str, Any] = {
     "name": "",
-    "kind": "",
-    "url": "",
+    "kind": None,
+    "url": None,
     "secret": None,
     "min_severity": "low",
     "repeat_interval": None,
     "heartbeat": None,
     "send_resolved": True,
 }
+
+
+_TEXTS = {"kind": "the name of a kind", "url": "a URL", "secret": "a text"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Receiver:
     def url_hash(self) -> str:
         return sha256(self.url.encode()).hexdigest()
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every text that must never be shown."""
+        return (self.url, self.secret) if self.secret else (self.url,)
+
 
 def parse_receivers(text: str, place: Place, lookup: Callable[[str], str]) -> tuple[Receiver, ...]:
     """Read a JSON list of receivers, noting every problem; `lookup` finds what `"env:NAME"` stands for, "" if nothing.
@@ -58,7 +64,7 @@ def parse_receivers(text: str, place: Place, lookup: Callable[[str], str]) -> tu
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        place.note('is not JSON; a list such as [{"name": "soc", "kind": "generic", "url": "https://..."}] is wanted')
+        place.note('is not JSON; a list such as [{"name": "soc", "url": "https://..."}] is wanted')
         return ()
     receivers = [_parse_receiver(node, lookup) for node in Node(value, place).items("an array of receivers")]
     seen: set[str] = {"default"}
@@ -70,21 +76,22 @@ def parse_receivers(text: str, place: Place, lookup: Callable[[str], str]) -> tu
 
 
 def _parse_receiver(node: Node, lookup: Callable[[str], str]) -> Receiver:
-    members = node.members(_KEYS, ("name", "kind", "url"))
+    members = node.members(_KEYS, ("name", "url"))
     given = {key: _look_up(member, lookup) for key, member in members.items()}
     name = given["name"].value
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         given["name"].note("1 to 40 of a-z, 0-9 and - are wanted")
-    given["kind"].choose(KINDS)
-    url, secret = given["url"].value, given["secret"].value
-    if not isinstance(url, str):
+    wrong = [key for key, what in _TEXTS.items() if not _is_text(given[key], what)]
+    kind, url, secret = ("" if key in wrong else given[key].value or "" for key in _TEXTS)
+    if not url and "url" not in wrong:
         given["url"].want("a URL")
-    elif problem := url_problem(url):
-        given["url"].note(problem)
-    if secret is not None and not isinstance(secret, str):
-        given["secret"].want("a text")
-    elif secret and (problem := secret_problem(secret)):
-        given["secret"].note(problem)
+    elif not wrong:
+        kind, problems = check_wire(kind, url, secret)
+        for key, problem in problems.items():
+            if key in node.value:
+                given[key].note(problem)
+            else:
+                node.note(f'"{key}" {problem}')
     given["min_severity"].choose(SEVERITIES)
     if not isinstance(given["send_resolved"].value, bool):
         given["send_resolved"].want("true or false")
@@ -94,7 +101,15 @@ def _parse_receiver(node: Node, lookup: Callable[[str], str]) -> Receiver:
         _duration(given["heartbeat"]),
         given["send_resolved"].value is not False,
     )
-    return Receiver(str(name), str(given["kind"].value), str(url), secret or None, wishes)
+    return Receiver(str(name), kind, url, secret or None, wishes)
+
+
+def _is_text(node: Node, what: str) -> bool:
+    """Whether it is a text or absent; notes where it is something else."""
+    right = node.value is None or isinstance(node.value, str)
+    if not right:
+        node.want(what)
+    return right
 
 
 def _look_up(node: Node, lookup: Callable[[str], str]) -> Node:
@@ -122,13 +137,25 @@ def _duration(node: Node) -> timedelta | None:
         return None
 
 
-def secret_problem(secret: str) -> str:
-    """Say why a signing secret cannot be used, without repeating it; "" where it can."""
-    try:
-        parse_secret(secret)
-    except ValueError as error:
-        return f"cannot be used: {error}"
-    return ""
+def check_wire(kind: str, url: str, secret: str) -> tuple[str, dict[str, str]]:
+    """Complete the kind of a receiver by the host of its URL, and say what is wrong with which of the three.
+
+    "" stands for what is not given. No problem repeats the URL or the secret.
+    """
+    if problem := url_problem(url):
+        return kind, {"url": problem, **_kind_problems(kind)}
+    host = (urlsplit(url).hostname or "").lower()
+    if not kind and not (kind := find_kind(host)):
+        return "", {"kind": f"is missing, as the host of the URL does not tell it; known: {', '.join(KINDS)}"}
+    if problems := _kind_problems(kind):
+        return kind, problems
+    wrong = {"url": host_problem(kind, host), "secret": secret_problem(kind, secret) if secret else ""}
+    return kind, {what: problem for what, problem in wrong.items() if problem}
+
+
+def _kind_problems(kind: str) -> dict[str, str]:
+    """Say that a kind is unknown; nothing is said of one that is not given."""
+    return {"kind": none_of(kind, KINDS)} if kind and kind not in KINDS else {}
 
 
 def url_problem(value: str, *, bare: bool = False) -> str:

@@ -11,7 +11,8 @@ from urllib.parse import unquote
 
 from audit.errors import OptionsError, UsageError
 from audit.huawei.apig import endpoint_of
-from audit.receivers import KINDS, REFERENCE, Receiver, parse_receivers, secret_problem, url_problem
+from audit.receivers import REFERENCE, Receiver, check_wire, parse_receivers, url_problem
+from audit.render.kinds import KINDS
 from audit.ruleset.problems import Place, kind_of, nearest
 from audit.text import printable, shorten
 
@@ -67,8 +68,8 @@ SETTINGS = (
     Setting("OBS_ENDPOINT", "base URL of OBS", "`https://obs.{region}.myhuaweicloud.com`"),
     Setting("OBS_KMS_KEY", "id of the KMS key that encrypts every object in OBS", "none: as the bucket is set up"),
     Setting("WEBHOOK_URL", "receiver of messages", "none", secret=True),
-    Setting("WEBHOOK_KIND", "kind of the receiver; this version knows `generic`", "required with a URL"),
-    Setting("WEBHOOK_SECRET", "signing secret, `whsec_` and base64", "none: unsigned", secret=True),
+    Setting("WEBHOOK_KIND", "its kind: " + ", ".join(f"`{kind}`" for kind in KINDS), "told by the host of the URL"),
+    Setting("WEBHOOK_SECRET", "its signing secret (`generic`, `feishu`, `dingtalk`)", "none: unsigned", secret=True),
     Setting("RECEIVERS", "more receivers, a JSON list", "none", secret=True),
     Setting("TOKEN", "IAM token, sent as `X-Auth-Token`, instead of an access key", "none", secret=True),
     Setting("CONCURRENCY", "requests in flight, at most 256", "16"),
@@ -138,8 +139,7 @@ class Settings:
         """Every text that must never be shown."""
         keys = self.credentials
         texts = [keys.ak, keys.sk, keys.security_token, keys.token]
-        texts += [text for receiver in self.receivers for text in (receiver.url, receiver.secret)]
-        return tuple(text for text in texts if text)
+        return (*(text for text in texts if text), *(text for one in self.receivers for text in one.secrets))
 
 
 @dataclass(frozen=True)
@@ -191,6 +191,14 @@ def load_store(environment: Mapping[str, str], around: Surroundings, flags: Mapp
     store = reader.store()
     reader.finish()
     return store
+
+
+def load_receivers(environment: Mapping[str, str]) -> tuple[Receiver, ...]:
+    """Read who is told, all that a test of them needs. Raises UsageError."""
+    reader = _Reader(environment, {}, Surroundings())
+    receivers = reader.receivers()
+    reader.finish()
+    return receivers
 
 
 def load_rule_places(
@@ -318,16 +326,9 @@ class _Reader:
             for name in filter(self.get, ("WEBHOOK_KIND", "WEBHOOK_SECRET")):
                 self.note(name, f"is set, but {PREFIX}WEBHOOK_URL is not")
             return ()
-        if problem := url_problem(url):
-            self.note("WEBHOOK_URL", problem)
-        if kind not in KINDS:
-            known = ", ".join(KINDS)
-            what = (
-                f"must be {known} in this version, not {kind!r}" if kind else f"is missing; this version knows {known}"
-            )
-            self.note("WEBHOOK_KIND", what)
-        if secret and (problem := secret_problem(secret)):
-            self.note("WEBHOOK_SECRET", problem)
+        kind, problems = check_wire(kind, url, secret)
+        for what, problem in problems.items():
+            self.note(f"WEBHOOK_{what.upper()}", problem)
         return (Receiver("default", kind, url, secret or None),)
 
     def credentials(self) -> Credentials:

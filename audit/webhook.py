@@ -7,46 +7,54 @@ import random
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import requests
 
 from audit.deadline import Deadline
 from audit.errors import DeliveryError
 from audit.exchange import Answer, ExchangeError, HttpClient
-from audit.render import generic
-from audit.text import printable, shorten
+from audit.render.kinds import KINDS
+from audit.render.post import Reply
+from audit.text import Redactor, printable, shorten
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from audit.notify import Message
     from audit.receivers import Receiver
-    from audit.text import Redactor
 
 TRIES = 3
 # One receiver may take this long at most, so that one that hangs does not use up the time of the others.
 SECONDS = 60.0
 _MOST_BYTES = 16_384
+_LONGEST_EXCERPT = 200
 _SHORTEST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 4.0
 log = logging.getLogger(__name__)
 
 
 class WebhookSender:
-    """Delivers a message to a receiver of kind `generic`."""
+    """Delivers messages; of the time left, each of `receivers` gets a fair share."""
 
-    def __init__(self, deadline: Deadline, redact: Redactor) -> None:
+    def __init__(self, deadline: Deadline, redact: Redactor, receivers: int = 1) -> None:
         self._deadline = deadline
         self._redact = redact
+        self._waiting = receivers
 
     def deliver(self, receiver: Receiver, message: Message) -> None:
         """Return once the receiver took the message. Raises DeliveryError; then the message is still due."""
-        body = generic.build_body(message)
-        deadline = Deadline(min(self._deadline.left(), SECONDS))
+        self.post(receiver, message)
+
+    def post(self, receiver: Receiver, message: Message) -> str:
+        """Do the same, and return what was answered, fit to be shown."""
+        deadline = Deadline(min(self._deadline.left() / max(1, self._waiting), SECONDS))
+        self._waiting -= 1
         parts = urlsplit(receiver.url)
         with closing(HttpClient(f"{parts.scheme}://{parts.netloc}", 1)) as client:
             for attempt in range(1, TRIES + 1):
                 try:
-                    self._post(client, receiver, message.delivery_id, body, deadline.left())
+                    return self._try(client, receiver, message, deadline.left())
                 except _TryAgain as again:
                     wait = max(random.uniform(_SHORTEST_BACKOFF, _LONGEST_BACKOFF), again.seconds)
                     if attempt == TRIES or wait >= deadline.left():
@@ -59,29 +67,40 @@ class WebhookSender:
                         raise DeliveryError(f"{again} after {tries}{late}") from None
                     log.info("receiver %s: %s; trying again in %.1f s", receiver.name, again, wait)
                     time.sleep(wait)
-                else:
-                    return
+        raise AssertionError("the loop returns or raises")
 
-    def _post(self, client: HttpClient, receiver: Receiver, delivery_id: str, body: bytes, seconds: float) -> None:
-        # Signed anew each time: receivers refuse old timestamps.
-        headers = generic.build_headers(delivery_id, int(time.time()), body, receiver.secret)
-        request = requests.Request("POST", receiver.url, data=body, headers=dict(headers))
+    def _try(self, client: HttpClient, receiver: Receiver, message: Message, seconds: float) -> str:
+        """Post once; built and signed anew each time, as receivers refuse old timestamps."""
+        kind = KINDS[receiver.kind]
+        post = kind.build(message, receiver.secret, time.time())
+        url = _with_query(receiver.url, post.query)
+        request = requests.Request("POST", url, data=post.body, headers=dict(post.headers))
         try:
-            # The status tells; of what is said besides, an excerpt will do.
+            # Of an answer that is cut short or too long, what there is will do.
             answer = client.exchange(request, seconds=seconds, max_bytes=_MOST_BYTES, whole=False)
         except ExchangeError as error:
             raise _TryAgain(str(error)) from None
-        self._judge(answer)
+        verdict = kind.classify(Reply(answer.status, answer.body, answer.retry_after))
+        text = self._describe(answer, message)
+        if verdict.outcome == "again":
+            raise _TryAgain(text, verdict.seconds)
+        if verdict.outcome != "delivered":
+            raise DeliveryError(text, gone=verdict.outcome == "gone")
+        return text
 
-    def _judge(self, answer: Answer) -> None:
-        """Raise unless the receiver took it: any 2xx is success, 3xx is failure, 410 means no more."""
-        if 200 <= answer.status < 300:
-            return
-        said = shorten(printable(self._redact(answer.body.decode("utf-8", "replace"))), 200)
-        text = f"HTTP {answer.status}" + (f" {said}" if said else "")
-        if answer.status in {408, 425, 429} or answer.status >= 500:
-            raise _TryAgain(text, answer.retry_after or 0.0)
-        raise DeliveryError(text, gone=answer.status == requests.codes.gone)
+    def _describe(self, answer: Answer, message: Message) -> str:
+        """Say what was answered, in short; a link to the report that is quoted there may open it to anyone."""
+        link = Redactor([message.standing.report_url] if message.standing else [])
+        said = printable(link(self._redact(answer.body.decode("utf-8", "replace"))))
+        return f"HTTP {answer.status} {shorten(said, _LONGEST_EXCERPT)}".strip()
+
+
+def _with_query(url: str, more: Mapping[str, str]) -> str:
+    """Add parameters to a URL; those that it has already stay as they are."""
+    query = urlsplit(url).query
+    known = {name for name, _ in parse_qsl(query, keep_blank_values=True)}
+    added = urlencode({name: value for name, value in more.items() if name not in known})
+    return f"{url.rstrip('?')}{'&' if query else '?'}{added}" if added else url
 
 
 class _TryAgain(Exception):

@@ -13,6 +13,7 @@ from audit.receivers import Receiver, parse_receivers
 from audit.ruleset.problems import Place
 
 SOC: dict[str, Any] = {"name": "soc", "kind": "generic", "url": "https://chat.example/t0ken"}
+KNOWN = "generic, slack, teams, feishu, dingtalk, wecom, welink, discord"
 
 
 def parse(value: Any, **settings: str) -> tuple[tuple[Receiver, ...], list[str]]:
@@ -45,7 +46,7 @@ def test_a_receiver_says_what_it_wants_to_hear():
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        ("{", ' is not JSON; a list such as [{"name": "soc", "kind": "generic", "url": "https://..."}] is wanted'),
+        ("{", ' is not JSON; a list such as [{"name": "soc", "url": "https://..."}] is wanted'),
         ({}, ": an array of receivers is wanted, not an empty object"),
         ([5], "#/0: an object is wanted, not a whole number"),
         ([{"name": "soc", "kind": "generic"}], '#/0: "url" is missing'),
@@ -53,10 +54,19 @@ def test_a_receiver_says_what_it_wants_to_hear():
         ([{**SOC, "name": "Soc"}], "#/0/name: 1 to 40 of a-z, 0-9 and - are wanted"),
         ([{**SOC, "name": "default"}], '#/0/name: the name "default" is taken'),
         ([SOC, SOC], '#/1/name: the name "soc" is taken'),
-        ([{**SOC, "kind": "genric"}], '#/0/kind: "genric" is none of generic; did you mean "generic"?'),
+        ([{**SOC, "kind": "genric"}], '#/0/kind: "genric" is none of ' + KNOWN + '; did you mean "generic"?'),
         ([{**SOC, "url": "http://chat.example/t0ken"}], "#/0/url: must be https (http is for loopback only)"),
         ([{**SOC, "url": 5}], "#/0/url: a URL is wanted, not a whole number"),
+        ([{**SOC, "url": ""}], "#/0/url: a URL is wanted, not an empty text"),
+        ([{**SOC, "url": None}], "#/0/url: a URL is wanted, not null"),
         ([{**SOC, "url": "env:NOWHERE"}], "#/0/url: the setting NOWHERE is not set"),
+        ([{**SOC, "kind": 5}], "#/0/kind: the name of a kind is wanted, not a whole number"),
+        ([{**SOC, "kind": "slack"}], "#/0/url: is not at hooks.slack.com, where slack is"),
+        ([{**SOC, "kind": "teams"}], "#/0/url: is not at *.logic.azure.com or *.api.powerplatform.com, where teams is"),
+        ([{"name": "soc", "url": "https://chat.example/t0ken"}], '#/0: "kind" is missing, '
+         "as the host of the URL does not tell it; known: " + KNOWN),
+        ([{"name": "soc", "url": "https://discord.com/t0ken", "secret": "t0ken"}],
+         "#/0/secret: cannot be used: discord knows no signing; what protects it is its URL"),
         ([{**SOC, "secret": "t0ken"}], '#/0/secret: cannot be used: it must begin with "whsec_", followed by base64'),
         ([{**SOC, "min_severity": "hihg"}], ('#/0/min_severity: "hihg" is none of info, low, medium, high, critical; '
          'did you mean "high"?')),
@@ -71,3 +81,18 @@ def test_one_mistake_is_one_line_without_secrets(value, problem):
     _, problems = parse(value)
     assert [line.removeprefix(":") if line.startswith(": is not JSON") else line for line in problems] == [problem]
     assert "t0ken" not in "".join(problems).replace(problem, "")
+
+
+def test_the_host_tells_the_kind():
+    """A kind that is named wins where it fits; values from other settings count as well."""
+    found, problems = parse(
+        [
+            {"name": "a", "url": "https://hooks.slack.com/services/x"},
+            {"name": "b", "url": "env:LARK", "secret": "any text"},
+            {"name": "c", "url": "https://OAPI.DINGTALK.COM/robot/send?access_token=x", "kind": "dingtalk"},
+            {"name": "d", "url": "http://127.0.0.1:8080/x", "kind": "wecom"},
+        ],
+        LARK="https://open.larksuite.com/open-apis/bot/v2/hook/x",
+    )
+    assert problems == []
+    assert [receiver.kind for receiver in found] == ["slack", "feishu", "dingtalk", "wecom"]

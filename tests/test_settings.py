@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from audit.errors import OptionsError, UsageError
+from audit.render.kinds import KINDS
 from audit.settings import (
     LONGEST_RUN,
     RULES_BESIDE_HANDLER,
@@ -213,7 +214,7 @@ def test_all_problems_are_reported_at_once():
     )
     names = (
         "--store AUDIT_REGIO AUDIT_REGION AUDIT_PROJECT_ID AUDIT_GATEWAYS AUDIT_POLICY AUDIT_WEBHOOK_URL "
-        "AUDIT_WEBHOOK_KIND HUAWEICLOUD_SDK_SK --concurrency AUDIT_TIME_LIMIT AUDIT_LOG_LEVEL"
+        "HUAWEICLOUD_SDK_SK --concurrency AUDIT_TIME_LIMIT AUDIT_LOG_LEVEL"
     )
     assert [problem.partition(" ")[0] for problem in problems] == names.split()
 
@@ -246,8 +247,27 @@ def test_the_webhook_becomes_one_receiver_named_default():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"AUDIT_WEBHOOK_KIND": ""}, "AUDIT_WEBHOOK_KIND is missing; this version knows generic"),
-        ({"AUDIT_WEBHOOK_KIND": "pager"}, "AUDIT_WEBHOOK_KIND must be generic in this version, not 'pager'"),
+        (
+            {"AUDIT_WEBHOOK_KIND": ""},
+            f"AUDIT_WEBHOOK_KIND is missing, as the host of the URL does not tell it; known: {', '.join(KINDS)}",
+        ),
+        (
+            {"AUDIT_WEBHOOK_KIND": "pager"},
+            f'AUDIT_WEBHOOK_KIND "pager" is none of {", ".join(KINDS)}',
+        ),
+        ({"AUDIT_WEBHOOK_KIND": "slack"}, "AUDIT_WEBHOOK_URL is not at hooks.slack.com, where slack is"),
+        (
+            {"AUDIT_WEBHOOK_URL": "https://hooks.slack.com/services/x"},
+            "AUDIT_WEBHOOK_URL is one of slack, not of generic",
+        ),
+        (
+            {
+                "AUDIT_WEBHOOK_URL": "https://hooks.slack.com/services/x",
+                "AUDIT_WEBHOOK_KIND": "",
+                "AUDIT_WEBHOOK_SECRET": "of-the-test",
+            },
+            "AUDIT_WEBHOOK_SECRET cannot be used: slack knows no signing; what protects it is its URL",
+        ),
         ({"AUDIT_WEBHOOK_URL": "http://h/x"}, "AUDIT_WEBHOOK_URL must be https (http is for loopback only)"),
         ({"AUDIT_WEBHOOK_URL": "https://h/a b"}, "AUDIT_WEBHOOK_URL is not a URL such as https://host/path"),
         (

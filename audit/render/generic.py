@@ -15,6 +15,7 @@ import msgspec
 
 from audit.model import OPEN
 from audit.notify import Message, build_payload
+from audit.render.post import DELIVERED, GONE, REFUSED, Post, Reply, Verdict
 from audit.text import shorten
 
 if TYPE_CHECKING:
@@ -25,6 +26,22 @@ CONTENT_TYPE = "application/cloudevents+json"
 _LISTS = ("findings", "not_covered", "problems")
 _LONGEST_TEXT = 300
 _SECRET_PREFIX = "whsec_"  # noqa: S105  (the public mark of such secrets)
+_BUSY = frozenset({408, 425, 429})
+
+
+def build(message: Message, secret: str | None, now: float) -> Post:
+    """Build the request, signed where there is a secret."""
+    body = build_body(message)
+    return Post(body, build_headers(message.delivery_id, int(now), body, secret))
+
+
+def classify(reply: Reply) -> Verdict:
+    """Any 2xx is success, 3xx is failure, 410 means no more."""
+    if 200 <= reply.status < 300:
+        return DELIVERED
+    if reply.status in _BUSY or reply.status >= 500:
+        return Verdict("again", reply.retry_after or 0.0)
+    return GONE if reply.status == 410 else REFUSED
 
 
 def build_body(message: Message) -> bytes:

@@ -1,0 +1,72 @@
+"""The table of all kinds of receivers: where each lives, how it is spoken to, and how its answers are understood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from audit.render import generic
+from audit.render.chat import dingtalk, discord, feishu, slack, teams, wecom, welink
+
+if TYPE_CHECKING:
+    from audit.render.post import Builder, Classifier
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+GENERIC = "generic"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`hosts` where it lives, `*.` for any name below; none: anywhere. `signs`: whether it takes a signing secret."""
+
+    hosts: tuple[str, ...]
+    build: Builder
+    classify: Classifier
+    signs: bool = False
+
+    def lives_at(self, host: str) -> bool:
+        """Whether a host (lower case) is one of its own."""
+        return any(host.endswith(own[1:]) if own.startswith("*.") else host == own for own in self.hosts)
+
+
+KINDS = {
+    GENERIC: Kind((), generic.build, generic.classify, signs=True),
+    "slack": Kind(("hooks.slack.com",), slack.build, slack.classify),
+    "teams": Kind(("*.logic.azure.com", "*.api.powerplatform.com"), teams.build, teams.classify),
+    "feishu": Kind(("open.feishu.cn", "open.larksuite.com"), feishu.build, feishu.classify, signs=True),
+    "dingtalk": Kind(("oapi.dingtalk.com",), dingtalk.build, dingtalk.classify, signs=True),
+    "wecom": Kind(("qyapi.weixin.qq.com",), wecom.build, wecom.classify),
+    "welink": Kind(("open.welink.huaweicloud.com",), welink.build, welink.classify),
+    "discord": Kind(("discord.com",), discord.build, discord.classify),
+}
+
+
+def find_kind(host: str) -> str:
+    """Name the chat service that lives at a host; "" where none does."""
+    return next((name for name, kind in KINDS.items() if kind.lives_at(host)), "")
+
+
+def host_problem(name: str, host: str) -> str:
+    """Say why a kind cannot live at a host, without naming the host; "" where it can.
+
+    Loopback is good for every kind (tests). `generic` may live anywhere but with a chat service, whose "refused" at
+    HTTP 200 it would take for success.
+    """
+    home = find_kind(host)
+    if host in LOOPBACK or name == home or (name == GENERIC and not home):
+        return ""
+    if home:
+        return f"is one of {home}, not of {name}"
+    return f"is not at {' or '.join(KINDS[name].hosts)}, where {name} is"
+
+
+def secret_problem(name: str, secret: str) -> str:
+    """Say why a signing secret cannot be used, without repeating it; "" where it can."""
+    if not KINDS[name].signs:
+        return f"cannot be used: {name} knows no signing; what protects it is its URL"
+    if name == GENERIC:
+        try:
+            generic.parse_secret(secret)
+        except ValueError as error:
+            return f"cannot be used: {error}"
+    return ""
