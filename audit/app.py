@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from audit.collect import Api
     from audit.store import Store
 
+# How long a link to the report is good for, where the store can limit that: a week.
+_LINK_SECONDS = 7 * 86_400
 # How often a run that others overtake goes down the line again.
 _MOST_TRIES = 5
 
@@ -91,9 +93,10 @@ def run_audit(job: Job, ports: Ports) -> Outcome:
         if not overtaken:
             told = tell_trouble(ports.telling, tally.run_id, now, trouble.short, str(trouble))
     else:
-        location = ports.archive.store.locate(manifest.key) if manifest else ""
+        store = ports.archive.store
+        location = store.locate(manifest.key) if manifest else ""
         standing = Standing(
-            store=ports.archive.store.url,
+            store=store.url,
             run_id=tally.run_id,
             now=now,
             open=tally.open,
@@ -106,6 +109,7 @@ def run_audit(job: Job, ports: Ports) -> Outcome:
             problems=tally.problems,
             manifest_location=location,
             manifest_sha256=manifest.sha256 if manifest else "",
+            report_url=store.link(folder_of(tally.run_id) + REPORT, _LINK_SECONDS) if manifest else "",
         )
         told = tell(ports.telling, standing)
     tally.problems += [
