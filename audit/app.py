@@ -26,6 +26,7 @@ from audit.archive import (
     TrendPoint,
     folder_of,
     manifest_of,
+    report_link,
 )
 from audit.collect import Collector
 from audit.errors import Overtaken, StoreError
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
     from audit.collect import Api
     from audit.store import Store
 
-# How long a link to the report is good for, where the store can limit that: a week.
-_LINK_SECONDS = 7 * 86_400
 # How often a run that others overtake goes down the line again.
 _MOST_TRIES = 5
 
@@ -109,7 +108,7 @@ def run_audit(job: Job, ports: Ports) -> Outcome:
             problems=tally.problems,
             manifest_location=location,
             manifest_sha256=manifest.sha256 if manifest else "",
-            report_url=store.link(folder_of(tally.run_id) + REPORT, _LINK_SECONDS) if manifest else "",
+            report_url=report_link(store, tally.run_id) if manifest else "",
         )
         told = tell(ports.telling, standing)
     tally.problems += [

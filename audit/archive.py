@@ -41,6 +41,7 @@ REPORT = "report.html"
 MANIFEST = "manifest.json"
 RUNS = "runs/"
 TREND_RUNS = 90
+_LINK_SECONDS = 7 * 86_400
 _GZIP_FORMAT = 31  # zlib's number for "largest window, with the header and trailer of gzip"
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 
@@ -236,6 +237,14 @@ class Archive:
             return msgspec.json.decode(text, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _unreadable(self.store, key, str(error)) from None
+
+
+def report_link(store: Store, run_id: str) -> str:
+    """Link to a run's page, for a week where the store can limit that; "" where the store can make no link."""
+    try:
+        return store.link(folder_of(run_id) + REPORT, _LINK_SECONDS)
+    except StoreError:
+        return ""
 
 
 def is_overtaken(store: Store, run_id: str) -> bool:

@@ -322,5 +322,6 @@ def build_payload(message: Message) -> dict[str, Any]:
             "location": standing.manifest_location if standing else "",
             "sha256": standing.manifest_sha256 if standing else "",
         },
+        "report": standing.report_url if standing else "",
         "problems": list(message.problems),
     }

@@ -6,7 +6,7 @@ import json
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
-from audit.archive import manifest_of
+from audit.archive import manifest_of, report_link
 from audit.errors import UsageError
 from audit.extent import Extent
 from audit.notify import Message, Standing, Told, begin, decide
@@ -64,6 +64,7 @@ def _first_message(run: StoredRun) -> Message:
         problems=[f"rule {rule} was not evaluated: {why}" for rule, why in unjudged.items()],
         manifest_location=run.store.locate(manifest_of(manifest.run_id)),
         manifest_sha256=run.sha256,
+        report_url=report_link(run.store, manifest.run_id),
     )
     message, _ = decide(begin(Told("preview"), standing), standing)
     assert message is not None, "the first message is always due"  # noqa: S101
