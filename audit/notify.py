@@ -304,7 +304,7 @@ def _headline(changes: Mapping[str, int], by_severity: Mapping[Severity, int], s
 
 
 def build_payload(message: Message) -> dict[str, Any]:
-    """Lay the message out as plain JSON data, for the kinds that send data rather than text."""
+    """Lay the message out as plain JSON data but for its findings, for the kinds that send data rather than text."""
     standing = message.standing
     coverage = standing.extent.coverage if standing else ()
     states = Counter(entry.state for entry in coverage if entry.gateway_id is not None)
@@ -314,7 +314,7 @@ def build_payload(message: Message) -> dict[str, Any]:
         "changes": dict(message.changes),
         "open_by_severity": dict(message.open_by_severity),
         "gateways": dict(states),
-        "findings": [msgspec.to_builtins(finding) for finding in message.findings],
+        "findings": list(message.findings),
         "findings_left_out": message.left_out,
         "not_covered": [msgspec.to_builtins(entry) for entry in coverage if entry.state in GAPS],
         "rules_not_evaluated": sorted(standing.extent.idle) if standing else [],

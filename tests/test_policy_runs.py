@@ -467,7 +467,7 @@ def test_a_change_that_is_told_late_is_named(world):
         10,
         2,
     )
-    assert {finding["connection"] for finding in data["findings"]} <= {connection.id for connection in waiting}
+    assert {finding["resources"][0]["uid"] for finding in data["findings"]} <= {connection.id for connection in waiting}
 
 
 def test_clean_is_not_said_beside_a_change_that_is_too_mild_to_tell(world):
@@ -532,7 +532,7 @@ def test_what_is_waived_again_and_again_hides_nothing(world):
     shop.change(waiting.id, status="accepted")
     world.run()
     data = world.receiver.deliveries[-1].json()["data"]
-    assert [finding["rule_id"] for finding in data["findings"]] == ["pending-too-long"]
+    assert [finding["compliance"]["control"] for finding in data["findings"]] == ["pending-too-long"]
 
 
 def test_a_waived_change_is_told_as_waived(world):

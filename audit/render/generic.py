@@ -15,6 +15,7 @@ import msgspec
 
 from audit.model import OPEN
 from audit.notify import Message, build_payload
+from audit.render.ocsf import build_event
 from audit.render.post import DELIVERED, GONE, REFUSED, Post, Reply, Verdict
 from audit.text import shorten
 
@@ -47,16 +48,17 @@ def classify(reply: Reply) -> Verdict:
 def build_body(message: Message) -> bytes:
     """Build the event; what does not fit is shortened, then left out and counted, the longest list first."""
     data = build_payload(message) | {f"{name}_left_out": 0 for name in ("not_covered", "problems")}
+    data["findings"] = [build_event(finding) for finding in message.findings]
     body = _event(message, data)
     if len(body) > LARGEST_BODY:
         data |= {name: _shortened(data[name]) for name in ("headline", *_LISTS)}
         body = _event(message, data)
     while len(body) > LARGEST_BODY and any(data[name] for name in _LISTS):
         longest = max(_LISTS, key=lambda name: len(msgspec.json.encode(data[name])))
-        kept = data[longest][: len(data[longest]) // 2]
+        kept = data[longest][: len(data[longest]) * 4 // 5]
         dropped = data[longest][len(kept) :]
         # Resolved findings stand behind the open ones, and are counted among the changes.
-        data[f"{longest}_left_out"] += sum(1 for entry in dropped if longest != "findings" or entry["status"] in OPEN)
+        data[f"{longest}_left_out"] += sum(longest != "findings" or entry["status_code"] in OPEN for entry in dropped)
         data[longest] = kept
         body = _event(message, data)
     return body
