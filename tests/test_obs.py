@@ -22,6 +22,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import requests
 
 import tests.world
 from audit import cli
@@ -527,6 +528,9 @@ def test_an_audit_lives_in_obs_through_a_kill(deployment, monkeypatch):
     assert [delivery.outcome for delivery in third.summary.deliveries] == ["delivered"]
     text = json.dumps([delivery.json() for delivery in deployment.world.receiver.deliveries])
     assert f"obs://{BUCKET}/{deployment.folder}/runs-of-mine/runs/" in text
+    link = deployment.world.receiver.deliveries[-1].json()["data"]["report"]
+    page = requests.get(link, timeout=10)
+    assert (page.status_code, page.text.startswith("<!doctype html>")) == (200, True), "whoever has the link may read"
 
 
 def test_a_store_that_fails_in_the_middle_ends_the_run_with_4(deployment):
