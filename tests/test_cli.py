@@ -235,7 +235,7 @@ def test_4_where_the_key_is_refused_after_a_single_request(estate, audit):
 def test_4_where_the_connection_is_refused(audit):
     with serve(Estate()) as gone:
         endpoint = gone.url
-    ran = audit("run", "--time-limit", "1", AUDIT_APIG_ENDPOINT=endpoint)
+    ran = audit("run", "--time-limit", "8", AUDIT_APIG_ENDPOINT=endpoint)
     assert ran.code == 4
     assert "the connection was refused" in ran.out
 
