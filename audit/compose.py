@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from audit.app import Ports, run_audit
 from audit.archive import Archive
 from audit.deadline import Deadline
-from audit.errors import UsageError
+from audit.errors import StoreError, UsageError
 from audit.huawei.apig import Apig
 from audit.huawei.signing import AccessKey, SignatureAuth, TokenAuth
 from audit.huawei.transport import Transport
@@ -141,12 +141,13 @@ def _bring(place: ObsPlace, names: list[str] | None, directory: Path, deadline: 
     """Copy objects of a folder, all JSON files right in it where none are named; one that is not there is left out."""
     store = _open_store(place, deadline)
     directory.mkdir(exist_ok=True)
-    if names is None:
-        names = [key for key in store.list("") if "/" not in key and key.lower().endswith(".json")]
-    for name in names:
+    listed = names is None
+    for name in names or [key for key in store.list("") if "/" not in key and key.lower().endswith(".json")]:
         content = read_object(store, name)
         if content is not None:
             (directory / name).write_bytes(content)
+        elif listed:
+            raise StoreError(f"{store.locate(name)}: is in the list, but not there; run it again")
 
 
 def open_sender(receiver: Receiver) -> WebhookSender:

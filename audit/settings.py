@@ -160,9 +160,9 @@ def load_settings(environment: Mapping[str, str], around: Surroundings, flags: M
     An empty variable counts as absent, an empty flag is a mistake. Raises UsageError with every problem.
     """
     reader = _Reader(environment, flags, around)
-    region = reader.text("REGION", r"[a-z0-9-]{1,64}", 'a region such as "cn-north-4"')
+    region = reader.region()
     endpoint = reader.base_url("APIG_ENDPOINT")
-    if not region and not endpoint:
+    if not reader.get("REGION") and not endpoint:
         reader.note("REGION", 'is missing; set it to the region of the gateways, e.g. "cn-north-4"')
     project_id = reader.text("PROJECT_ID", _ID.pattern, "a project id") or around.project_id
     if not project_id:
@@ -294,8 +294,10 @@ class _Reader:
         return Path()
 
     def _obs(self, name: str, bucket: str, path: str) -> ObsPlace:
-        region, endpoint = self.get("REGION"), self.base_url("OBS_ENDPOINT")
-        if not (region or endpoint):
+        region, endpoint = self.region(), self.base_url("OBS_ENDPOINT")
+        if name == "POLICY" and not path:
+            self.note(name, "names a bucket; name the object, e.g. obs://bucket/policy.json")
+        if not (self.get("REGION") or endpoint):
             self.note(name, f"is in OBS: set {PREFIX}REGION or {PREFIX}OBS_ENDPOINT")
         keys = self.credentials()
         if keys.token:
@@ -304,6 +306,12 @@ class _Reader:
         return ObsPlace(
             bucket, path, endpoint or endpoint_of(region, "obs"), kms_key, self._around.renew or (lambda: keys)
         )
+
+    def region(self) -> str:
+        """Read the region; part of host names, it holds nothing else, and "" where it is wrong."""
+        pattern = r"[a-z0-9-]{1,64}"
+        region = self.text("REGION", pattern, 'a region such as "cn-north-4"')
+        return region if re.fullmatch(pattern, region) else ""
 
     def store(self) -> Path | ObsPlace:
         self.base_url("OBS_ENDPOINT")

@@ -404,6 +404,8 @@ def test_a_thousand_and_more_keys_take_two_answers(obs, store, tmp_path):
         listed("{folder}/b", "{folder}/a"),
         listed("{folder}/a", "{folder}/a"),
         listed("a", bucket="other"),
+        listed("elsewhere/a"),
+        listed(more=True),
         Answer(200, {"Content-Type": "application/xml"}, b"<ListBucketResult><Name>evid"),
         Answer(200, {"Content-Type": "text/html"}, b"<html>welcome</html>"),
     ],
@@ -446,6 +448,18 @@ def test_a_swap_works_where_conditional_headers_are_not_understood(obs, store, s
     obs.faults = [lambda _r: None, failing(refusal(status, "NotImplemented"))]
     assert store.swap("latest", None, b"ours")
     assert read_object(store, "latest") == b"ours"
+
+
+def test_a_swap_in_conflict_is_tried_again_under_its_condition(obs, store, tmp_path):
+    """Another writer is at it: what it wrote is never overwritten."""
+    key = f"{tmp_path.name}/latest"
+    obs.faults = [
+        lambda _r: None,
+        failing(refusal(409, "ConditionalRequestConflict")),
+        lambda _r: obs.direct("PUT", key, b"theirs") and None,
+    ]
+    assert not store.swap("latest", None, b"ours")
+    assert read_object(store, "latest") == b"theirs"
 
 
 def test_a_swap_that_is_forgotten_is_an_error(obs, store):

@@ -121,6 +121,11 @@ def test_a_right_value_is_read(name, value, attribute, read):
         ("AUDIT_STORE", "obs://b/prefix", f"AUDIT_STORE is not \"obs://bucket/prefix\": 'obs://b/prefix'{OBS_NAMES}"),
         ("AUDIT_STORE", "obs://my.bucket", f"AUDIT_STORE is not \"obs://bucket/prefix\": 'obs://my.bucket'{OBS_NAMES}"),
         ("AUDIT_POLICY", "obs://bkt/../p", f"AUDIT_POLICY is not \"obs://bucket/prefix\": 'obs://bkt/../p'{OBS_NAMES}"),
+        (
+            "AUDIT_POLICY",
+            "obs://bkt",
+            "AUDIT_POLICY names a bucket; name the object, e.g. obs://bucket/policy.json",
+        ),
         ("AUDIT_OBS_ENDPOINT", "obs.example.com", "AUDIT_OBS_ENDPOINT is not a URL such as https://host/path"),
         ("AUDIT_OBS_ENDPOINT", "http://10.0.0.1", "AUDIT_OBS_ENDPOINT must be https (http is for loopback only)"),
         ("AUDIT_OBS_KMS_KEY", "a", "AUDIT_OBS_KMS_KEY is set, but AUDIT_STORE is not in OBS"),

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 PAGE = 1000
 _CHUNK = 65_536
 _IN_MEMORY = 1 << 20
-_REFUSED = frozenset({400, 409, 412, 501})
+# 409 is none of them: that is another writer, and is asked again under the same condition.
+_REFUSED = frozenset({400, 412, 501})
 
 
 class ObsStore:
@@ -83,7 +84,8 @@ class ObsStore:
         while more:
             keys, more = self._list_page(prefix, last)
             # What came twice, out of order or from elsewhere would let a marker skip something.
-            if any(after <= before for before, after in zip([last, *keys], keys)):  # noqa: B905  (one longer)
+            strange = any(not key.startswith(self._root + prefix) for key in keys)
+            if strange or any(after <= before for before, after in zip([last, *keys], keys)):  # noqa: B905  (one longer)
                 raise StoreError(f"{self.locate(prefix)}: cannot be listed: the list is out of order")
             # The console writes empty objects for folders.
             yield from (key.removeprefix(self._root) for key in keys if not key.endswith("/"))
@@ -168,6 +170,8 @@ class ObsStore:
 
         body = self._client.ask("listed", self.locate(prefix), ask).body
         keys = [str(item.key) for item in body.contents]
+        if body.is_truncated and not keys:
+            raise StoreError(f"{self.locate(prefix)}: cannot be listed: the list is cut short")
         return keys, bool(keys) and (body.is_truncated or len(keys) >= PAGE)
 
 
