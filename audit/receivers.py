@@ -144,7 +144,7 @@ def check_wire(kind: str, url: str, secret: str) -> tuple[str, dict[str, str]]:
     """
     if problem := url_problem(url):
         return kind, {"url": problem, **_kind_problems(kind)}
-    host = (urlsplit(url).hostname or "").lower()
+    host = (urlsplit(url).hostname or "").lower().rstrip(".")
     if not kind and not (kind := find_kind(host)):
         return "", {"kind": f"is missing, as the host of the URL does not tell it; known: {', '.join(KINDS)}"}
     if problems := _kind_problems(kind):

@@ -13,6 +13,7 @@ from audit.errors import DeliveryError, StoreError
 from audit.notify import Message, Standing, Told, begin, decide, trouble_message
 from audit.outcome import Delivery
 from audit.store import read_object
+from audit.text import describe_defect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,6 +127,8 @@ def _attempt(telling: Telling, receiver: Receiver, message: Message, told: Told)
         telling.sender.deliver(receiver, message)
     except DeliveryError as error:
         return error
+    except Exception as error:  # noqa: BLE001  (a defect that one receiver shows must not silence the others)
+        return DeliveryError(describe_defect(error))
     return None
 
 

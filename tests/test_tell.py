@@ -22,7 +22,7 @@ class FakeSender:
     """Takes messages, or refuses those for the receivers in `refuse`."""
 
     def __init__(self) -> None:
-        self.refuse: dict[str, DeliveryError] = {}
+        self.refuse: dict[str, Exception] = {}
         self.sent: list[tuple[str, str]] = []
 
     def deliver(self, receiver, message) -> None:
@@ -156,4 +156,12 @@ def test_a_record_of_the_wrong_shape_is_none(telling, tmp_path, garbled):
     """It must not break a run that is recorded already."""
     tell(telling, STANDING)
     (tmp_path / "receivers/one.json").write_text(garbled)
+    assert outcomes(tell(telling, STANDING)) == ["delivered", "nothing to tell"]
+
+
+def test_a_defect_at_one_receiver_silences_no_other(telling, sender):
+    """It is told as a failure, and stays due."""
+    sender.refuse["one"] = RecursionError()
+    assert outcomes(tell(telling, STANDING)) == ["failed", "delivered"]
+    del sender.refuse["one"]
     assert outcomes(tell(telling, STANDING)) == ["delivered", "nothing to tell"]

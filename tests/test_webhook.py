@@ -22,6 +22,8 @@ from audit.model import Coverage, Finding, GatewayRef
 from audit.notify import Message, Standing
 from audit.receivers import Receiver
 from audit.render.generic import LARGEST_BODY, build_body, build_headers, parse_secret
+from audit.render.kinds import KINDS
+from audit.render.post import Reply
 from audit.text import Redactor
 from audit.webhook import WebhookSender
 from tests.emulator import Answer, receive
@@ -357,3 +359,16 @@ def test_what_fits_is_not_shortened():
     """Long texts stay whole where there is room."""
     message = replace(MESSAGE, findings=[finding("x" * 2_000)])
     assert json.loads(build_body(message))["data"]["findings"][0]["message"] == "x" * 2_000
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_no_answer_breaks_a_classifier(kind):
+    """However deep it is nested, or long its numbers are."""
+    for status in (200, 204, 429, 500):
+        for body in (
+            b"[" * 16_000,
+            b'{"retry_after": 1' + b"0" * 400 + b"}",
+            b'{"retry_after": 1e308}',
+            b'{"code": []}',
+        ):
+            assert KINDS[kind].classify(Reply(status, body)).seconds <= 86_400

@@ -36,7 +36,7 @@ class Reply:
         """Return a member of a JSON object; None where the body is none, or has no such member."""
         try:
             value = msgspec.json.decode(self.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         return value.get(name) if isinstance(value, dict) else None
 

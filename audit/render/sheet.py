@@ -27,7 +27,7 @@ BOM = "\ufeff"
 HEADER = ",".join(COLUMNS) + "\r\n"
 # What makes a formula at the start of a cell, the second four in an East Asian spreadsheet; a tab or CR before it is
 # escaped. A semicolon starts a cell as well: where the comma is the decimal mark, Excel separates by it.
-_FORMULA = re.compile(r";(\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_FORMULA = re.compile(r";([\s\"]*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def render_rows(findings: Iterable[Finding]) -> str:

@@ -33,11 +33,14 @@ def build(message: Message, _secret: str | None, _now: float) -> Post:
     return json_post({"embeds": [embed], "allowed_mentions": {"parse": []}}, {"wait": "true"})
 
 
+_LONGEST_WAIT = 86_400  # seconds; beyond any run
+
+
 def classify(reply: Reply) -> Verdict:
     """200 with `wait`, 204 without; when to come again stands in the body."""
     seconds = reply.member("retry_after")
     if reply.status == 429 and isinstance(seconds, int | float) and not isinstance(seconds, bool):
-        return Verdict("again", max(0.0, float(seconds)))
+        return Verdict("again", float(min(max(seconds, 0), _LONGEST_WAIT)))
     return judge_status(reply, success=reply.status in {200, 204})
 
 
