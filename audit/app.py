@@ -6,10 +6,10 @@ Adapters are handed in; this module knows them by their ports only.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from audit import __version__
 from audit.archive import (
@@ -53,8 +53,7 @@ if TYPE_CHECKING:
 _MOST_TRIES = 5
 
 
-@dataclass(frozen=True)
-class Ports:
+class Ports(msgspec.Struct, frozen=True):
     """The adapters of a run. `warnings` are asked for once, after the reading; `clock` tells when the run ended.
 
     `new_run_id` names a run of this moment anew, for when its folder must not be touched again.
@@ -212,8 +211,7 @@ def _pass_down(
     return [RuleUsed(rule.id, rule.sha256, why.get(rule.id, "")) for rule in chosen]
 
 
-@dataclass(frozen=True)
-class _Scope:
+class _Scope(msgspec.Struct, frozen=True):
     """The rules of a run. By id, `idle`: why some of them cannot be evaluated as things are.
 
     `narrowed`: why others, which would need more gateways than the run is limited to, are none of them.

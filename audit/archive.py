@@ -12,7 +12,6 @@ import re
 import tempfile
 import zlib
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby
 from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -132,8 +131,7 @@ def manifest_of(run_id: str) -> str:
     return folder_of(run_id) + MANIFEST
 
 
-@dataclass(frozen=True)
-class StoredRun:
+class StoredRun(msgspec.Struct, frozen=True):
     """A committed run, as later ones read it; `pointer` holds the bytes of `latest.json` where it is the last one."""
 
     store: Store

@@ -10,9 +10,11 @@ import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from audit.archive import Slices
 from audit.errors import ApiError, NotFound
@@ -52,8 +54,7 @@ class Api(Protocol):
         """Send nothing more and let every waiting request fail."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """What to do about one gateway: nothing where `decided`, else to read it, or if unlisted, see if it still is."""
 
     gateway: Gateway
@@ -61,8 +62,7 @@ class Step:
     listed: bool = True
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The gateways of one target in sorted order, and what there is to say about the list of gateways itself."""
 
     steps: tuple[Step, ...]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003  (a dataclass field)
-from dataclasses import dataclass, field
+from collections.abc import Mapping  # noqa: TC003  (a field)
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
     from audit.subjects import Groups
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(msgspec.Struct, frozen=True):
     """A rule that one subject breaks, as severe as it is there.
 
     `connection` is a connection's key, `group` the fields that make a group; `gateway` is None where it is about no
@@ -47,8 +45,7 @@ class Hit:
     matching: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What came of one gateway, or of what spans gateways.
 
     `hits` by finding uid. `evaluated` and `disabled` are ids of rules: those that could be evaluated, and those that
@@ -57,9 +54,9 @@ class Verdict:
 
     hits: Mapping[str, Hit]
     evaluated: frozenset[str]
-    unable: Mapping[str, str] = field(default_factory=dict)
+    unable: Mapping[str, str] = msgspec.field(default_factory=dict)
     disabled: frozenset[str] = frozenset()
-    failed: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 def why_not(rule: Rule, reading: Reading, *, is_known: bool) -> str:

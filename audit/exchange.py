@@ -8,11 +8,11 @@ import re
 import socket
 import ssl
 import time
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
@@ -36,8 +36,7 @@ class ExchangeError(AuditError):
     """No usable answer came; the text says why in plain words and names no URL, as a URL may hold a secret."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What a server said. Header names are case-insensitive."""
 
     status: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from audit.model import FIRST_READING, TURNED_OFF
 
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 GAPS = frozenset({"partial", "not_covered"})
 
 
-@dataclass(frozen=True)
-class Extent:
+class Extent(msgspec.Struct, frozen=True):
     """`coverage` is whole. `idle`: ids of rules that could not be evaluated, `untouched`: of those not asked for.
 
     `narrowed`: of those that need more gateways than the run was limited to. `carried`: whether findings out of this

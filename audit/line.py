@@ -6,10 +6,10 @@ The unit of work is one gateway: it is read, judged, merged with its own slice o
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from audit.archive import CONNECTIONS, EVENTS, FINDINGS, GATEWAYS, SHEET, LineWriter, ObjectWriter, Slices
 from audit.model import BEHIND_ALL, Connection, Coverage, Finding, GatewayKey, Reading
@@ -35,8 +35,7 @@ _MOST_DOUBTS = 3
 _AT_ONCE = 500
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """What a run is to do, decided before anything is read. Empty `gateways` and `rule_ids` mean all."""
 
     run_id: str
@@ -86,8 +85,7 @@ class Pages:
         return [writer.store_into(store, folder + name) for name, writer in named.items()]
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """One pass of all gateways."""
 
     job: Job
@@ -96,13 +94,13 @@ class Line:
     judge: Judge
     tally: Tally
     pages: Pages
-    doubts: list[str] = field(default_factory=list)
-    waivers: WaiverUse = field(default_factory=WaiverUse)
+    doubts: list[str] = msgspec.field(default_factory=list)
+    waivers: WaiverUse = msgspec.field(default_factory=WaiverUse)
     # Rules that broke down, and where first; rules that could not be evaluated somewhere.
-    failed: dict[str, str] = field(default_factory=dict)
-    not_everywhere: set[str] = field(default_factory=set)
+    failed: dict[str, str] = msgspec.field(default_factory=dict)
+    not_everywhere: set[str] = msgspec.field(default_factory=set)
     # Why rules about groups that span gateways could not be evaluated.
-    unjudged: dict[str, str] = field(default_factory=dict)
+    unjudged: dict[str, str] = msgspec.field(default_factory=dict)
 
     def stream(self, parent: StoredRun | None, progress: Progress) -> None:
         """Write every gateway, its connections and findings, in sorted order, and then what spans gateways."""

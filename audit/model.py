@@ -5,7 +5,6 @@ An instant is text as in `times`. What is absent in the API's answer, or cannot 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -118,8 +117,7 @@ class Connection(msgspec.Struct, frozen=True):
         return NAMELESS + sha256(msgspec.json.encode(fields)).hexdigest()
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """One gateway as it was read: the unit of work of everything downstream.
 
     `connections` are all of them where `state` is complete, those that were seen where it is partial.

@@ -7,11 +7,11 @@ its own success.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from audit.extent import GAPS, Extent
 from audit.model import SEVERITIES, Finding, Severity
@@ -57,8 +57,7 @@ class Told(msgspec.Struct, frozen=True):
     gone: bool = False
 
 
-@dataclass(frozen=True)
-class Wishes:
+class Wishes(msgspec.Struct, frozen=True):
     """What a receiver wants to hear.
 
     `repeat_interval`: how long after a message it is reminded of open findings. `heartbeat`: how long after one it is
@@ -69,6 +68,9 @@ class Wishes:
     repeat_interval: timedelta | None = None
     heartbeat: timedelta | None = None
     send_resolved: bool = True
+
+
+NO_WISHES = Wishes()
 
 
 class Event(NamedTuple):
@@ -88,8 +90,7 @@ class Event(NamedTuple):
         return cls(finding.severity, mark, finding.is_open, finding.is_open or finding.run_id == run_id)
 
 
-@dataclass(frozen=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """What is true after a run, as far as receivers are concerned.
 
     `open` and `waived`: severity of every such finding by uid, but for changes: those are `events`. `reopened`: uids of
@@ -115,8 +116,7 @@ class Standing:
     report_url: str = ""
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """What one receiver is told; every kind of receiver says this in its own way.
 
     `findings` are the ones worth naming, `left_out` says how many more are open. `changes`: what happened since the
@@ -138,7 +138,7 @@ class Message:
     told_changes: Sequence[str] = ()
 
 
-def decide(told: Told, standing: Standing, wishes: Wishes = Wishes()) -> tuple[Message | None, Told]:
+def decide(told: Told, standing: Standing, wishes: Wishes = NO_WISHES) -> tuple[Message | None, Told]:
     """Build the message that is due, None for silence, and the record to keep: once it was taken, or at once."""
     floor, extent = _rank(wishes.min_severity), standing.extent
     events = {uid: event.mark for uid, event in standing.events.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
@@ -54,8 +53,7 @@ class Summary(msgspec.Struct, frozen=True):
     problems: list[str]
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """A finished run: its summary, why it ended so, the findings worth naming, and the messages that were due."""
 
     summary: Summary
@@ -64,31 +62,31 @@ class Outcome:
     messages: tuple[Message, ...]
 
 
-@dataclass
-class Tally:
+class Tally(msgspec.Struct):
     """Counts what passes by. Findings are not kept, but for the worst of them and the uid of each open one."""
 
     run_id: str
-    by_status: Counter[str] = field(default_factory=Counter)
-    by_severity: Counter[str] = field(default_factory=Counter)
+    by_status: Counter[str] = msgspec.field(default_factory=Counter)
+    by_severity: Counter[str] = msgspec.field(default_factory=Counter)
     carried: int = 0
     idle: frozenset[str] = frozenset()
     untouched: frozenset[str] = frozenset()
     failed: frozenset[str] = frozenset()
-    waived: dict[str, Severity] = field(default_factory=dict)
-    events: dict[str, Event] = field(default_factory=dict)
-    reopened: set[str] = field(default_factory=set)
-    open: dict[str, Severity] = field(default_factory=dict)
-    coverage: list[Coverage] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    waived: dict[str, Severity] = msgspec.field(default_factory=dict)
+    events: dict[str, Event] = msgspec.field(default_factory=dict)
+    reopened: set[str] = msgspec.field(default_factory=set)
+    open: dict[str, Severity] = msgspec.field(default_factory=dict)
+    coverage: list[Coverage] = msgspec.field(default_factory=list)
+    problems: list[str] = msgspec.field(default_factory=list)
     narrowed: frozenset[str] = frozenset()
     carried_open: bool = False
-    _worst: list[_Weighed] = field(default_factory=list)
-    _past_events: list[_Weighed] = field(default_factory=list)
+    _worst: list[_Weighed] = msgspec.field(default_factory=list)
+    _past_events: list[_Weighed] = msgspec.field(default_factory=list)
 
     def restart(self, run_id: str) -> None:
         """Forget everything: the gateways come again."""
-        vars(self).update(vars(Tally(run_id)))
+        for name, value in msgspec.structs.asdict(Tally(run_id)).items():
+            setattr(self, name, value)
 
     def add(self, findings: Slice) -> None:
         for finding in findings.findings:

@@ -10,8 +10,9 @@ this proof: two of them that look the same cannot be told apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -22,8 +23,7 @@ READINGS = 5
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class Page(Generic[Item]):
+class Page(msgspec.Struct, Generic[Item], frozen=True):
     """One answer: `total` items match in all, `size` (where the server says it) and `items` are in this page."""
 
     total: int
@@ -31,8 +31,7 @@ class Page(Generic[Item]):
     items: tuple[Item, ...]
 
 
-@dataclass(frozen=True)
-class Listing(Generic[Item]):
+class Listing(msgspec.Struct, Generic[Item], frozen=True):
     """A list as read. `unstable` is "" where `items` is proved to be the whole list, else it says why it is not."""
 
     items: tuple[Item, ...]

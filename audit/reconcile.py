@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import msgspec
 from msgspec.structs import replace
 
 from audit.evaluate import Verdict
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 REMEMBERED = timedelta(days=90)
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """What reconciling needs to know of the run: rules by id, those `selected` (in scope) and those `loaded`.
 
     `spanning`: those loaded about groups that span gateways. `waivers` in force, by id and rule.
@@ -46,8 +45,7 @@ class Run:
         return finding.status == "waived" and (waiver.get("id"), finding.rule_id) in self.waivers
 
 
-@dataclass(frozen=True)
-class Slice:
+class Slice(msgspec.Struct, frozen=True):
     """Findings of one gateway, or of what spans gateways, after this run.
 
     `carried` counts those of `findings` that were out of scope.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from audit.archive import Slices
 from audit.evaluate import Judge
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from audit.ruleset.load import RuleSet
 
 
-@dataclass(frozen=True)
-class Replayed:
+class Replayed(msgspec.Struct, frozen=True):
     """One run, judged again. `then` counts what it found and no waiver excused, `now` what these rules find so.
 
     `added` and `missing` are the difference. `unread`: how many gateways the run did not read
@@ -33,7 +33,7 @@ class Replayed:
     added: list[Hit]
     missing: list[Finding]
     unread: int
-    not_evaluated: dict[str, str] = field(default_factory=dict)
+    not_evaluated: dict[str, str] = msgspec.field(default_factory=dict)
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Yield each difference as plain data: `difference` is "added" or "missing"."""

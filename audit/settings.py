@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import msgspec
+
 from audit.errors import OptionsError, UsageError
 from audit.huawei.apig import endpoint_of
 from audit.receivers import REFERENCE, Receiver, check_wire, parse_receivers, url_problem
@@ -31,8 +33,7 @@ _OBS = re.compile(r"obs://([a-z0-9][a-z0-9-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_-][A-
 _KMS_KEY = r"[A-Za-z0-9:/_-]{1,200}"
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """One setting: `name` without the prefix; a `secret` has no flag, as flags show in the list of processes."""
 
     name: str
@@ -117,8 +118,7 @@ class ObsPlace:
         return replace(self, path=self.path.rpartition("/")[0])
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """Everything a run is told from outside, checked. `time_limit` in seconds."""
 
     region: str
@@ -364,8 +364,7 @@ class _Reader:
         return Credentials(ak, sk, security_token or None, token)
 
 
-@dataclass(frozen=True)
-class RunOptions:
+class RunOptions(msgspec.Struct, frozen=True):
     """What one call asks for. Empty tuples mean all; empty `mode` means the front door's own."""
 
     gateways: tuple[str, ...] = ()

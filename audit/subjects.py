@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -21,8 +20,7 @@ _recorded = attrgetter("marker_id", "created_at", "updated_at", "domain_id", "st
 _NOTHING = Connection("", "", "", None, None, None, None, None, None, None, "")
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """What became of one connection between two readings; where it was not or is no more, every field is None."""
 
     change: Literal["added", "removed", "modified"]
@@ -40,8 +38,7 @@ Group: TypeAlias = "dict[str, Any]"
 Groups: TypeAlias = "MutableMapping[tuple[Any, ...], Group]"
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(msgspec.Struct, frozen=True):
     """One gateway as rules see it; without an earlier reading there are no `changes`."""
 
     gateway: Gateway

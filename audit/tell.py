@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from audit.archive import is_overtaken
 from audit.errors import DeliveryError, StoreError
@@ -31,8 +31,7 @@ class Sender(Protocol):
     def deliver(self, receiver: Receiver, message: Message) -> None: ...
 
 
-@dataclass(frozen=True)
-class Telling:
+class Telling(msgspec.Struct, frozen=True):
     """Who is told, by whom, and where the records are; `silent` says why nobody is told this time, "" to tell."""
 
     receivers: Sequence[Receiver]
@@ -41,8 +40,7 @@ class Telling:
     silent: str = ""
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """What became of each receiver, and the messages that were due."""
 
     deliveries: list[Delivery]

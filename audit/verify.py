@@ -7,7 +7,6 @@ the one in the messages that receivers got.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -30,16 +29,15 @@ _CHUNK = 1 << 20
 _MOST_LOOKS = 3
 
 
-@dataclass
-class Verification:
+class Verification(msgspec.Struct):
     """`runs`: the hash of each manifest by run id, from the last run back, as far as the chain holds.
 
     `abandoned`: ids of runs beside it: never recorded, or left behind by a repair.
     """
 
-    runs: dict[str, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    abandoned: list[str] = field(default_factory=list)
+    runs: dict[str, str] = msgspec.field(default_factory=dict)
+    problems: list[str] = msgspec.field(default_factory=list)
+    abandoned: list[str] = msgspec.field(default_factory=list)
 
 
 class Verifier:

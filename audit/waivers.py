@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from audit.evaluate import Hit
 from audit.model import ESTATE, build_uid
@@ -39,12 +40,11 @@ _RULE = Rule(
 )
 
 
-@dataclass
-class WaiverUse:
+class WaiverUse(msgspec.Struct):
     """Counts, as hits pass by, what each waiver matches, and what an expired one would still cover."""
 
-    matched: Counter[str] = field(default_factory=Counter)
-    needed: Counter[str] = field(default_factory=Counter)
+    matched: Counter[str] = msgspec.field(default_factory=Counter)
+    needed: Counter[str] = msgspec.field(default_factory=Counter)
 
     def add(self, hits: Iterable[Hit]) -> None:
         for hit in hits:
@@ -53,8 +53,7 @@ class WaiverUse:
                 self.needed.update(hit.matching)
 
 
-@dataclass(frozen=True)
-class WaiverReport:
+class WaiverReport(msgspec.Struct, frozen=True):
     """`hits`: expired waivers that would still cover something. `unsure`: expired ones of which that is not known."""
 
     hits: dict[str, Hit]

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from audit.extent import Extent
 from audit.model import Coverage, GatewayRef

@@ -6,13 +6,13 @@ import copy
 import fnmatch
 import json
 import time
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from audit.model import Connection, Gateway
 from audit.ruleset import language

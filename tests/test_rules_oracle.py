@@ -10,7 +10,6 @@ import copy
 import fnmatch
 import json
 import re
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
+from msgspec.structs import replace
 
 from audit.model import Connection, Gateway
 from audit.ruleset import compiled, schema

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from audit.errors import DeliveryError, StoreError
@@ -76,13 +77,13 @@ def test_a_receiver_that_wants_no_more_is_left_alone_until_its_url_changes(telli
     assert "no more messages to this URL" in result.deliveries[0].detail
     assert ("one", result.messages[0].delivery_id) not in sender.sent
     assert "token" not in (tmp_path / "receivers/one.json").read_text()
-    moved = replace(telling, receivers=(replace(ONE, url="https://example.com/other"),))
+    moved = msgspec.structs.replace(telling, receivers=(replace(ONE, url="https://example.com/other"),))
     assert outcomes(tell(moved, STANDING)) == ["delivered"]
 
 
 def test_silence_keeps_no_record(telling, sender, tmp_path):
     """A dry run shows what would be said and leaves it due."""
-    result = tell(replace(telling, silent="dry run"), STANDING)
+    result = tell(msgspec.structs.replace(telling, silent="dry run"), STANDING)
     assert outcomes(result) == ["not sent", "not sent"]
     assert len(result.messages) == 2
     assert sender.sent == []
@@ -107,7 +108,7 @@ def test_a_record_that_cannot_be_read_or_written_is_a_failed_delivery(telling, t
         def put(self, key, content) -> None:
             raise StoreError(f"{key}: read-only")
 
-    result = tell(replace(telling, store=ReadOnly(tmp_path / "elsewhere")), CLEAN)
+    result = tell(msgspec.structs.replace(telling, store=ReadOnly(tmp_path / "elsewhere")), CLEAN)
     assert result.deliveries[0].detail.startswith("delivered, but that could not be noted: receivers/one.json")
 
 
@@ -120,7 +121,10 @@ def test_trouble_is_told_once_and_so_is_its_end(telling, sender, tmp_path):
     assert outcomes(tell(telling, STANDING)) == ["delivered", "delivered"]
     assert outcomes(tell(telling, STANDING)) == ["nothing to tell", "nothing to tell"]
     assert len(sender.sent) == len(set(sender.sent)) == 6
-    assert outcomes(tell_trouble(replace(telling, silent="dry run"), RUN_ID, NOW_TEXT, "x", "x")) == ["not sent"] * 2
+    assert (
+        outcomes(tell_trouble(msgspec.structs.replace(telling, silent="dry run"), RUN_ID, NOW_TEXT, "x", "x"))
+        == ["not sent"] * 2
+    )
 
 
 def test_trouble_with_the_store_itself_is_told_although_nothing_can_be_noted(telling, sender, tmp_path):
@@ -144,7 +148,7 @@ def test_trouble_is_not_sent_to_a_url_that_wants_no_more(telling, sender):
 def test_a_new_url_is_a_new_wire(telling, sender):
     """Its first message is sent, though the receiver's name is known."""
     tell(telling, STANDING)
-    moved = replace(telling, receivers=(replace(ONE, url="https://example.com/other"), TWO))
+    moved = msgspec.structs.replace(telling, receivers=(replace(ONE, url="https://example.com/other"), TWO))
     result = tell(moved, STANDING)
     assert outcomes(result) == ["delivered", "nothing to tell"]
     assert result.messages[0].changes["new"] == 0, "what was told before is not told as new"

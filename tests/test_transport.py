@@ -6,13 +6,13 @@ import socket
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from requests.structures import CaseInsensitiveDict
 
 from audit.deadline import Deadline

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import socket
 import time
-from dataclasses import replace
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from standardwebhooks.webhooks import Webhook
 
 from audit import webhook as module

@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 from audit.errors import OptionsError
 from audit.receivers import REFERENCE
@@ -64,8 +65,7 @@ def keys_of(context: Context) -> Credentials:
     )
 
 
-@dataclass(frozen=True)
-class Invocation:
+class Invocation(msgspec.Struct, frozen=True):
     """`options` as JSON data, not checked yet; `http` where the caller waits for an HTTP answer."""
 
     options: Any

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from audit.render import generic
 from audit.render.chat import dingtalk, discord, feishu, slack, teams, wecom, welink
@@ -15,8 +16,7 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 GENERIC = "generic"
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """`hosts` where it lives, `*.` for any name below; none: anywhere. `signs`: whether it takes a signing secret."""
 
     hosts: tuple[str, ...]

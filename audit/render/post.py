@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
@@ -15,17 +14,15 @@ if TYPE_CHECKING:
 JSON_TYPE = "application/json; charset=utf-8"
 
 
-@dataclass(frozen=True)
-class Post:
+class Post(msgspec.Struct, frozen=True):
     """One request. `query` is added to that of the receiver's URL."""
 
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": JSON_TYPE})
-    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=lambda: {"Content-Type": JSON_TYPE})
+    query: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """What the service said. `retry_after` in seconds, None where its headers name no time."""
 
     status: int
@@ -41,8 +38,7 @@ class Reply:
         return value.get(name) if isinstance(value, dict) else None
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What an answer means. `again`: try once more, not before `seconds`; `gone`: send no more to this URL.
 
     An answer that is not known to be success is a refusal.

@@ -11,12 +11,13 @@ import heapq
 import json
 from base64 import b64encode
 from collections import Counter
-from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from audit.archive import FINDINGS, REPORT, SHEET, folder_of, manifest_of
 from audit.extent import GAPS, Extent
@@ -89,17 +90,16 @@ def render_report(
     return (part.encode() for part in page)
 
 
-@dataclass
-class _Survey:
+class _Survey(msgspec.Struct):
     """What is gathered as findings pass by: bounded by rules and waivers, not by findings."""
 
     total: int = 0
-    matrix: Counter[tuple[str, str]] = field(default_factory=Counter)
-    open_by_rule: Counter[str] = field(default_factory=Counter)
+    matrix: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
+    open_by_rule: Counter[str] = msgspec.field(default_factory=Counter)
     # Title and severity of a rule, what is known of a waiver, and how many findings it covers or would.
-    rules: dict[str, tuple[str, str]] = field(default_factory=dict)
-    waivers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    covers: Counter[str] = field(default_factory=Counter)
+    rules: dict[str, tuple[str, str]] = msgspec.field(default_factory=dict)
+    waivers: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    covers: Counter[str] = msgspec.field(default_factory=Counter)
 
     def count(self, severities: Iterable[str], statuses: Iterable[str]) -> int:
         return sum(self.matrix[pair] for pair in product(severities, statuses))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence  # noqa: TC003  (dataclass fields)
-from dataclasses import dataclass
-from datetime import datetime  # noqa: TC003  (a dataclass field)
+from collections.abc import Callable, Iterable, Mapping, Sequence  # noqa: TC003  (fields)
+from datetime import datetime  # noqa: TC003  (a field)
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from audit.ruleset.language import KEYWORDS, All, Not, Predicate, Ref, Test
 from audit.times import format_time, parse_distance
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from audit.ruleset.language import Scalar
 
 
-@dataclass(frozen=True)
-class Bindings:
+class Bindings(msgspec.Struct, frozen=True):
     """What the names in a rule stand for in this run."""
 
     params: Mapping[str, Scalar]
@@ -46,8 +46,7 @@ class Bindings:
         return value
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """Finds each subject that `when` chooses and for which `require` does not hold."""
 
     when: Predicate
@@ -55,8 +54,7 @@ class Check:
     bindings: Bindings
 
 
-@dataclass(frozen=True)
-class Compiled:
+class Compiled(msgspec.Struct, frozen=True):
     """`find(subjects, gateway)` returns each subject that is found with the number of the check that finds it."""
 
     source: str

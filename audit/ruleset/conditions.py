@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003  (a dataclass field)
-from dataclasses import dataclass
+from collections.abc import Mapping  # noqa: TC003  (a field)
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from audit.ruleset.language import (
     FALSE,
@@ -73,8 +74,7 @@ def form_problem(form: str, value: Any) -> str:  # noqa: ANN401  (any JSON)
     return problem
 
 
-@dataclass(frozen=True)
-class ConditionReader:
+class ConditionReader(msgspec.Struct, frozen=True):
     """Reads conditions on the fields of one subject, with the parameters that one rule has; None in a policy."""
 
     fields: Mapping[str, Field]

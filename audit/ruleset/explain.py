@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable  # noqa: TC003  (a table's type)
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from audit.ruleset.language import KEYWORDS, All, Not, Predicate, Ref, Test, tests_of
 from audit.text import printable, shorten
@@ -28,8 +29,7 @@ _HOLDS: dict[str, Callable[[Any, Any], bool]] = {
 Fault = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(msgspec.Struct, frozen=True):
     """`message` for a person; `expected` (the requirement, parameters filled in) and `actual` (field to value)."""
 
     message: str
@@ -50,8 +50,7 @@ def explain(bound: BoundRule, about: Subject, gateway: Gateway | None) -> Explan
     return Explanation(_join(faults, " and "), bound.expected, actual)
 
 
-@dataclass(frozen=True)
-class _Facts:
+class _Facts(msgspec.Struct, frozen=True):
     """What is the case with one subject of a rule."""
 
     about: Subject

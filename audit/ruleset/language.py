@@ -5,9 +5,10 @@ Adding a field or a condition is adding one entry to a table here; parsing, comp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,8 +25,7 @@ CASE_NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _HARMLESS = "2025-12-31T23:00:00Z"
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(msgspec.Struct, frozen=True):
     """A field of a subject. `values`: all that it can hold, empty where anything; `example` is harmless in a test."""
 
     type: FieldType
@@ -91,8 +91,7 @@ def required_of(each: str, keys: Sequence[str]) -> Mapping[str, Field]:
     return {name: fields[name] for name in (*keys, *_COUNTERS)} if each == "group" else fields
 
 
-@dataclass(frozen=True)
-class Keyword:
+class Keyword(msgspec.Struct, frozen=True):
     """A condition on a field.
 
     `test` is Python over x (the field) and k (the wanted value); where `needs_value`, it fails if one of them is null.
@@ -164,16 +163,14 @@ REFS: Mapping[Takes, tuple[RefKind, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Ref:
+class Ref(msgspec.Struct, frozen=True):
     """A value named instead of written: a parameter of the rule, a list of the policy, another field."""
 
     kind: RefKind
     name: str
 
 
-@dataclass(frozen=True, eq=False)
-class Test:
+class Test(msgspec.Struct, frozen=True, eq=False):
     """One condition on one field; the only leaf of a predicate besides the empty All (true) and AnyOf (false).
 
     It equals only itself, so that what is worked out for it can be kept under it.
@@ -184,22 +181,19 @@ class Test:
     value: Scalar | tuple[Scalar, ...] | Ref
 
 
-@dataclass(frozen=True)
-class All:
+class All(msgspec.Struct, frozen=True):
     """Holds when every term holds; without terms it is `true`."""
 
     terms: tuple[Predicate, ...]
 
 
-@dataclass(frozen=True)
-class AnyOf:
+class AnyOf(msgspec.Struct, frozen=True):
     """Holds when some term holds; without terms it is `false`."""
 
     terms: tuple[Predicate, ...]
 
 
-@dataclass(frozen=True)
-class Not:
+class Not(msgspec.Struct, frozen=True):
     """Holds when its term does not."""
 
     term: Predicate

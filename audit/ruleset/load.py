@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from audit.errors import OptionsError, UsageError
 from audit.ruleset.parse import Rule, parse_rule
@@ -19,8 +20,7 @@ POLICY_NAME = "policy.json"
 _LARGEST_FILE = 8_388_608
 
 
-@dataclass(frozen=True)
-class RuleSet:
+class RuleSet(msgspec.Struct, frozen=True):
     """All rules, sorted by id, with the policy of the site."""
 
     rules: tuple[Rule, ...]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from audit.model import SEVERITIES, Severity, SubjectKind
 from audit.ruleset.conditions import ConditionReader, form_problem, literal_problem
@@ -58,8 +60,7 @@ _BEFORE: Mapping[str, Any] = {"before": {}}
 WAIVER_EXPIRED = "waiver-expired"
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(msgspec.Struct, frozen=True):
     """A test inside a rule: a subject of which only the fields that matter are given, and what must come of it.
 
     `given` is one subject, of a rule about groups the connections that make them, of a rule about changes what the
@@ -74,8 +75,7 @@ class Case:
     lists: Mapping[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """A rule as written.
 
     `params` are its own defaults, `keys` the fields that make groups where `each` is "group"; `sha256` is that of its

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003  (a dataclass field)
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping  # noqa: TC003  (a field)
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from audit.model import SEVERITIES, Severity
 from audit.ruleset.conditions import ConditionReader
@@ -43,8 +45,7 @@ _WAIVER_KEYS: Mapping[str, Any] = {
 _WAIVER_REQUIRED = ("id", "rule", "match", "reason", "approved_by", "expires")
 
 
-@dataclass(frozen=True)
-class Override:
+class Override(msgspec.Struct, frozen=True):
     """What is otherwise for some gateways: parameters and severities by rule, and the rules that do not apply."""
 
     match: Predicate
@@ -53,8 +54,7 @@ class Override:
     disable: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Waiver:
+class Waiver(msgspec.Struct, frozen=True):
     """An accepted exception to a rule, until it `expires`; its fields are those of the policy."""
 
     id: str
@@ -72,12 +72,11 @@ class Waiver:
         return {name: value for name in names if (value := getattr(self, name))}
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """`lists` by name, `params` by rule id and name; `sha256` is that of the file's bytes, None without a file."""
 
-    lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    params: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
+    lists: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    params: Mapping[str, Mapping[str, Scalar]] = msgspec.field(default_factory=dict)
     overrides: tuple[Override, ...] = ()
     waivers: tuple[Waiver, ...] = ()
     sha256: str | None = None

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from audit.text import printable, shorten
 
@@ -42,8 +43,7 @@ def _closest(word: str, known: Iterable[str]) -> str | None:
     return by_lower[close[0]] if close else None
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A file under check; `problems` is shared by all files of one check."""
 
     file: str
@@ -53,8 +53,7 @@ class Place:
         self.problems.append(printable(shorten(f"{self.file}{pointer and '#'}{pointer}: {what}", _LONGEST_PROBLEM)))
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(msgspec.Struct, frozen=True):
     """A JSON value and where it stands: a file and a JSON pointer (RFC 6901)."""
 
     value: Any

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence  # noqa: TC003  (dataclass fields)
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence  # noqa: TC003  (fields)
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
+
 from audit.ruleset.compiled import Bindings, Check, Compiled, compile_checks
 from audit.ruleset.language import FALSE, TRUE, Test
-from audit.ruleset.parse import Rule  # noqa: TC001  (a dataclass field)
+from audit.ruleset.parse import Rule  # noqa: TC001  (a field)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     Subject: TypeAlias = "Connection | Gateway | Change | Group"
 
 
-@dataclass(frozen=True)
-class BoundRule:
+class BoundRule(msgspec.Struct, frozen=True, dict=True):
     """A rule with the values that are in force for it."""
 
     rule: Rule
@@ -59,8 +59,7 @@ class BoundRule:
         return [self._fill(inner) for inner in value] if isinstance(value, list) else value
 
 
-@dataclass(frozen=True)
-class Sighting:
+class Sighting(msgspec.Struct, frozen=True):
     """What a program saw in one gateway: subjects that break a rule, and the connections that rules make groups of."""
 
     breaches: Sequence[tuple[BoundRule, Subject]]

@@ -7,10 +7,12 @@ that no calendar has. `python -m audit.ruleset.schema` writes both files beside 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping  # noqa: TC003  (a dataclass field)
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping  # noqa: TC003  (a field)
 from pathlib import Path
 from typing import Any, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
 
 from audit import times
 from audit.model import SEVERITIES
@@ -240,8 +242,7 @@ def _field_of_any(name: str) -> Field:
     return replace(first, meaning=meaning, values=()) if others else first
 
 
-@dataclass(frozen=True)
-class _Scope:
+class _Scope(msgspec.Struct, frozen=True):
     """Builds the conditions on these fields; `kinds` are those of the values that can be named."""
 
     name: str

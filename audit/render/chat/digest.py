@@ -5,8 +5,9 @@ Every text in a digest is inert already; what a service's own markup needs besid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+
+import msgspec
 
 from audit.extent import GAPS
 from audit.model import SEVERITIES
@@ -34,8 +35,7 @@ _LONGEST = 1_000
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(msgspec.Struct, frozen=True):
     """A heading with lines below it; `left_out` counts those that are not here."""
 
     heading: str
@@ -53,8 +53,7 @@ class Section:
         return (*self.lines, self.more) if self.left_out else self.lines
 
 
-@dataclass(frozen=True)
-class Digest:
+class Digest(msgspec.Struct, frozen=True):
     """A message in words. `facts`: what is open and how far the run reached. `anchors`: what leads to the evidence.
 
     `link`: a web address of the report, "" for none; it is trusted, as it comes from the own store.
