@@ -81,17 +81,18 @@ class WebhookSender:
         except ExchangeError as error:
             raise _TryAgain(str(error)) from None
         verdict = kind.classify(Reply(answer.status, answer.body, answer.retry_after))
-        text = self._describe(answer, message)
+        text = self._describe(answer, url, message)
         if verdict.outcome == "again":
             raise _TryAgain(text, verdict.seconds)
         if verdict.outcome != "delivered":
             raise DeliveryError(text, gone=verdict.outcome == "gone")
         return text
 
-    def _describe(self, answer: Answer, message: Message) -> str:
-        """Say what was answered, in short; a link to the report that is quoted there may open it to anyone."""
-        link = Redactor([message.standing.report_url] if message.standing else [])
-        said = printable(link(self._redact(answer.body.decode("utf-8", "replace"))))
+    def _describe(self, answer: Answer, url: str, message: Message) -> str:
+        """Say what was answered, in short, without what the query was signed with and what may open the report."""
+        more = Redactor([url, *([message.standing.report_url] if message.standing else [])])
+        # Before anything is cut or escaped: half a secret would not be known for one.
+        said = printable(more(self._redact(answer.body.decode("utf-8", "replace"))))
         return f"HTTP {answer.status} {shorten(said, _LONGEST_EXCERPT)}".strip()
 
 

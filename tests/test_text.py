@@ -67,6 +67,52 @@ def test_of_a_secret_url_every_part_that_opens_something_is_taken_out(said):
     assert Redactor([URL])(f"<{said}>") == "<***>"
 
 
+SHORT = (
+    "https://chat.example.com/hooks/T0123abcd/messages.json?key=p%26ss1&wait=true&token=se-9&n=1&pin=hunter&format=json"
+)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "key p&ss1, token se-9, pin hunter",
+        "key p%26ss1, token SE-9, pin hunter",
+        "key p%2526ss1, token se%2D9, pin %68unter",
+        r"?key\u003dp\u0026ss1\u0026token\u003dse-9\u0026pin\u003dhunter",
+        r"key p\x26ss1, token se\u002D9\npin\thunter",
+        "?key=p&amp;ss1&amp;token=se&#45;9&pin=&#x68;unter",
+        r"\u0025\u0032\u0036 p%26ss1 se-9 hunter",
+        "密钥hunter无效",
+    ],
+)
+def test_short_values_of_a_query_are_taken_out_however_they_are_spelt(said):
+    found = Redactor([SHORT])(said)
+    assert "***" in found
+    assert not [word for word in ("ss1", "se-9", "SE-9", "se%2D9", "hunter", "unter") if word in found], found
+
+
+def test_long_segments_of_a_path_are_taken_out_alone():
+    assert Redactor([SHORT])("no hook T0123abcd here") == "no hook *** here"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"ok": true, "format": "json", "retry": 1, "error": "no such hook"}',
+        "the hooks of chat take messages.json; nothing is wrong with hunters or 9 se",
+        r"left as it came: a\nb \u0026 %41 &amp;",
+    ],
+)
+def test_ordinary_words_are_left_alone(said):
+    assert Redactor([SHORT])(said) == said
+
+
+def test_what_a_server_sends_is_read_as_bytes():
+    body = '{"name": "网关", "token": "s3cret\\u002fwith+signs=and%percent"}'.encode()
+    assert Redactor([TOKEN]).body(body) == '{"name": "网关", "token": "***"}'.encode()
+    assert Redactor([TOKEN, SHORT]).body(SHORT.encode()) == b"***"
+
+
 def test_the_key_inside_a_signing_secret_is_taken_out_without_its_prefix_too():
     assert "MDEyMzQ1Njc4OWFiY2RlZg" not in Redactor(["whsec_MDEyMzQ1Njc4OWFiY2RlZg=="])("key MDEyMzQ1Njc4OWFiY2RlZg==")
 

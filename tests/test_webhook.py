@@ -301,6 +301,15 @@ def test_url_and_secret_that_the_receiver_repeats_are_taken_out(service):
     assert len(text) <= 209
 
 
+def test_parts_of_the_url_that_the_receiver_repeats_are_taken_out(service):
+    """Short ones and escaped ones too, before the answer is cut: a half would not be known any more."""
+    url = f"{service.url}?key=k-77&sig=a%2Bb%3D9&wait=true"
+    service.answers.append(Answer(404, {}, b'{"wait": true, "query": "key\\u003dk-77\\u0026sig=a%2bb%3d9"}'))
+    assert str(refusal(service, url=url)) == 'HTTP 404 {"wait": true, "query": "key=***&sig=***"}'
+    service.answers.append(Answer(404, {}, b"x" * 196 + b" k-77"))
+    assert "k-" not in str(refusal(service, url=url))
+
+
 def test_description_hides_url_and_secret():
     """In logs and tracebacks."""
     assert repr(Receiver("one", "generic", "https://h/t0ken", "whsec_x")) == (
