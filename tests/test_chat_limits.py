@@ -184,6 +184,23 @@ def test_a_link_is_whole_or_left_out_in_words(kind, length):
     assert "xxx" not in text.replace(link, "")
 
 
+@pytest.mark.parametrize("length", [0, 600, 100_000])
+@pytest.mark.parametrize("number", [600, 5_000])
+@pytest.mark.parametrize("kind", CHAT_KINDS)
+def test_rules_that_were_not_evaluated_fit_or_are_counted(kind, number, length):
+    """However many, with the reason of each among the problems, and beside a link without end."""
+    message = hostile("n", number=1, left_out=0, link=f"https://e.example/{'x' * length}")
+    assert message.standing is not None
+    names = [f"a-rule-with-a-name-of-some-length-{each:04}" for each in range(number)]
+    reasons = [f"rule {name} was not evaluated: not configured: list l is empty in the policy" for name in names]
+    extent = replace(message.standing.extent, idle=frozenset(names))
+    message = replace(message, standing=replace(message.standing, extent=extent), problems=reasons)
+    text = "\n".join(said(kind, payload(kind, message)))
+    counted = re.findall(r"\+(\d+)(?: more, see the report|, )", text)
+    assert len(set(re.findall(r"some-length-\d{4}", text))) + int(counted[0]) == number
+    assert "Problems" not in text
+
+
 @pytest.mark.parametrize("kind", CHAT_KINDS)
 @pytest.mark.parametrize("text", ["x" * 20_000, "&<>" * 9_000, "*_[]" * 9_000, "漢" * 9_000, "😀" * 9_000])
 def test_a_run_that_could_do_nothing_is_told_however_long_its_reason(kind, text):

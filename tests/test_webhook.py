@@ -172,7 +172,8 @@ def test_event_is_a_cloud_event(service):
     assert [found["message"] for found in data["findings"]] == ["x"]
     assert [entry["gateway_id"] for entry in data["not_covered"]] == ["g0", "g1"]
     left_out = {name: value for name, value in data.items() if name.endswith("left_out")}
-    assert left_out == {"findings_left_out": 3, "not_covered_left_out": 0, "problems_left_out": 0}
+    names = ("not_covered", "rules_not_evaluated", "problems", "report")
+    assert left_out == {"findings_left_out": 3, **{f"{name}_left_out": 0 for name in names}}
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
@@ -354,6 +355,29 @@ def test_body_is_bounded_and_what_is_left_out_is_counted(text, gaps):
     assert len(data["problems"]) + data["problems_left_out"] == 40
     assert data["findings"][0]["message"].startswith("0 ")
     assert len(data["not_covered"]) >= min(gaps, 5)
+
+
+@pytest.mark.parametrize("gaps", [0, 500])
+@pytest.mark.parametrize("length", [100, 3_000, 18_000, 100_000])
+@pytest.mark.parametrize("rules", [0, 600, 5_000])
+def test_rules_and_link_are_bounded_too(rules, length, gaps):
+    """Rules that were not evaluated are counted like all else; a link is whole, or left out in words."""
+    idle = frozenset(f"a-rule-with-a-name-of-some-length-{number}" for number in range(rules))
+    link = "https://evidence.example.com/" + "x" * length
+    standing = replace(with_gaps(gaps), report_url=link)
+    standing = replace(standing, extent=replace(standing.extent, idle=idle))
+    problems = [f"rule {name} was not evaluated: not configured: list l is empty in the policy" for name in idle]
+    message = replace(MESSAGE, findings=[finding("x")], standing=standing, problems=problems)
+
+    body = build_body(message)
+
+    assert len(body) <= LARGEST_BODY
+    data = json.loads(body)["data"]
+    assert len(data["rules_not_evaluated"]) + data["rules_not_evaluated_left_out"] == rules
+    assert len(data["rules_not_evaluated"]) >= min(rules, 5)
+    assert len(data["findings"]) == 1
+    assert (data["report"], data["report_left_out"]) in {(link, 0), ("", 1)}
+    assert data["report"] or length > 5_000
 
 
 def test_many_gaps_do_not_crowd_out_the_findings():

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 LARGEST_BODY = 20_000
 CONTENT_TYPE = "application/cloudevents+json"
-_LISTS = ("findings", "not_covered", "problems")
+_LISTS = ("findings", "not_covered", "rules_not_evaluated", "problems")
 _LONGEST_TEXT = 300
+# Of a link, in bytes, where not everything fits: one with a token of temporary keys may be long, but is worth nothing
+# when it is cut.
+_LONGEST_LINK = 5_000
 _SECRET_PREFIX = "whsec_"  # noqa: S105  (the public mark of such secrets)
 _BUSY = frozenset({408, 425, 429})
 
@@ -46,12 +49,18 @@ def classify(reply: Reply) -> Verdict:
 
 
 def build_body(message: Message) -> bytes:
-    """Build the event; what does not fit is shortened, then left out and counted, the longest list first."""
-    data = build_payload(message) | {f"{name}_left_out": 0 for name in ("not_covered", "problems")}
+    """Build the event; what does not fit is shortened, then left out and counted, the longest list first.
+
+    A link to the report that is too long is left out whole.
+    """
+    data = build_payload(message)
+    data |= {f"{name}_left_out": 0 for name in (*_LISTS[1:], "report")}
     data["findings"] = [build_event(finding) for finding in message.findings]
     body = _event(message, data)
     if len(body) > LARGEST_BODY:
         data |= {name: _shortened(data[name]) for name in ("headline", *_LISTS)}
+        if len(msgspec.json.encode(data["report"])) > _LONGEST_LINK:
+            data |= {"report": "", "report_left_out": 1}
         body = _event(message, data)
     while len(body) > LARGEST_BODY and any(data[name] for name in _LISTS):
         longest = max(_LISTS, key=lambda name: len(msgspec.json.encode(data[name])))

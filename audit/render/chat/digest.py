@@ -16,7 +16,7 @@ from audit.render.console import about, count, place, state
 from audit.text import shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from audit.model import Coverage, Finding
     from audit.notify import Message
@@ -164,9 +164,12 @@ def _describe_manifest(message: Message) -> str:
 
 def _split_problems(message: Message) -> tuple[list[str], list[str]]:
     """Return the rules that were not evaluated, with the reason where a problem tells it, and all other problems."""
-    idle: Iterable[str] = sorted(message.standing.extent.idle) if message.standing else ()
-    begins = {rule: f"rule {rule} was not evaluated: " for rule in idle}
-    reasons = {rule: p for p in message.problems for rule, begin in begins.items() if p.startswith(begin)}
-    named = [f"{rule}: {reasons[rule].removeprefix(begins[rule])}" if rule in reasons else rule for rule in begins]
-    others = (problem for problem in message.problems if problem not in reasons.values())
-    return named, [problem for problem in others if f"audit failed: {problem}" != message.headline]
+    idle = message.standing.extent.idle if message.standing else frozenset()
+    reasons, others = dict.fromkeys(sorted(idle), ""), []
+    for problem in message.problems:
+        rule, _, why = problem.removeprefix("rule ").partition(" was not evaluated: ")
+        if rule in reasons:
+            reasons[rule] = f": {why}"
+        elif f"audit failed: {problem}" != message.headline:
+            others.append(problem)
+    return [f"{rule}{why}" for rule, why in reasons.items()], others
