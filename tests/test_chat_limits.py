@@ -35,6 +35,7 @@ HARM = [
     "https://evil.example", "www.evil.example", "evil.example", "x@evil.example", "://", ":", "//", ".",
     "`", "```", "*", "**", "_", "__", "~~", "||", "|", "\\", "\\\\", "\n", "\r\n", "\n# ", "\n- ", "> ", "#", "1. ",
     "]", "[", "(", ")", "<", ">", "&", "&lt;", "</font>", '<font color="info">', '"', "'", "{}", "%s", "  ", "@all",
+    "&commat;all", "&#60;at id=all&#62;", "&lt;@all&gt;", "&#x5b;x&rsqb;&lpar;https&colon;//evil.example)", "&amp;lt;",
     "-", "\x1b[2J", "\x00", "\u202e", "\u200b", "\u2028", "\ufeff", "\U000e0041", "é", "漢", "😀",
     "\U0001f468\u200d\U0001f469", "a" * 60,
 ]  # fmt: skip
@@ -154,10 +155,12 @@ def assert_no_markup(kind: str, text: str) -> None:
     elif kind == "feishu":
         assert not re.search(r"[<>]", text)
     elif kind in {"dingtalk", "wecom"}:
+        assert "&" not in text
         text = re.sub(r'^(### )<font color="\w+">(.*)</font>$', r"\1\2", text, flags=re.MULTILINE)
         assert not re.search(r"[<>`~\[\]]", text)
         assert_inert_markdown(text)
     elif kind in {"teams", "discord"}:
+        assert kind == "discord" or "&" not in text
         assert_inert_markdown(text)
 
 

@@ -20,8 +20,8 @@ def lay_out(digest: Digest, title: str, gap: str = "\n") -> str:
 
 
 def escape(text: str) -> str:
-    """Take the meaning from every mark that these services know."""
-    return replace_marks(text, "*_~`<>[]")
+    """Take the meaning from every mark that these services know, and from `&`, as entities are marks in disguise."""
+    return replace_marks(text, "*_~`<>[]&")
 
 
 def link_to(url: str) -> str:

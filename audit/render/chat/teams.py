@@ -13,7 +13,7 @@ import msgspec
 
 from audit.render.chat.digest import REPORT, build_digest
 from audit.render.chat.fit import fit
-from audit.render.chat.inert import escape_markup
+from audit.render.chat.inert import escape_markup, replace_marks
 from audit.render.post import Post, Reply, Verdict, json_post, judge_status
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def classify(reply: Reply) -> Verdict:
 
 
 def _lay_out(digest: Digest) -> dict[str, Any]:
-    title = _text(escape_markup(digest.title), weight="Bolder", size="Medium")
+    title = _text(_escape(digest.title), weight="Bolder", size="Medium")
     body = [{"type": "Container", "style": _STYLES[digest.mood], "bleed": True, "items": [title]}, _facts(digest)]
     body += [block for section in digest.sections for block in _say(section)]
-    body.append(_text(" · ".join(f"{name} {escape_markup(text)}" for name, text in digest.anchors), isSubtle=True))
+    body.append(_text(" · ".join(f"{name} {_escape(text)}" for name, text in digest.anchors), isSubtle=True))
     card: dict[str, Any] = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
@@ -56,13 +56,18 @@ def _lay_out(digest: Digest) -> dict[str, Any]:
 
 
 def _facts(digest: Digest) -> dict[str, Any]:
-    facts = [{"title": name, "value": escape_markup(text)} for name, text in digest.facts]
+    facts = [{"title": name, "value": _escape(text)} for name, text in digest.facts]
     return {"type": "FactSet", "facts": facts}
 
 
 def _say(section: Section) -> list[dict[str, Any]]:
-    lines = "\n".join(f"- {escape_markup(text)}" for text in section.texts)
+    lines = "\n".join(f"- {_escape(text)}" for text in section.texts)
     return [_text(section.heading, weight="Bolder", spacing="Medium"), _text(lines, spacing="Small")]
+
+
+def _escape(text: str) -> str:
+    """Entities are decoded, and no backslash is known to stop that."""
+    return escape_markup(replace_marks(text, "&"))
 
 
 def _text(text: str, **looks: Any) -> dict[str, Any]:  # noqa: ANN401  (text or true)
