@@ -26,14 +26,13 @@ from audit.archive import (
     TrendPoint,
     folder_of,
     manifest_of,
-    report_link,
 )
 from audit.collect import Collector
 from audit.errors import Overtaken, StoreError
 from audit.evaluate import Judge
+from audit.extent import Extent
 from audit.line import Job, Line, Pages, Progress
-from audit.model import Connection, Finding
-from audit.notify import Standing
+from audit.model import NARROWED, Connection, Finding
 from audit.outcome import ManifestRef, Outcome, Summary, Tally
 from audit.reconcile import Run
 from audit.render.report import render_report
@@ -91,30 +90,13 @@ def run_audit(job: Job, ports: Ports) -> Outcome:
         if not overtaken:
             told = tell_trouble(ports.telling, tally.run_id, now, trouble.short, str(trouble))
     else:
-        store = ports.archive.store
-        location = store.locate(manifest.key) if manifest else ""
-        standing = Standing(
-            store=store.url,
-            run_id=tally.run_id,
-            now=now,
-            open=tally.open,
-            waived=tally.waived,
-            events=tally.events,
-            reopened=tally.reopened,
-            worst=tally.worst,
-            past_events=tally.past_events,
-            extent=tally.extent,
-            problems=tally.problems,
-            manifest_location=location,
-            manifest_sha256=manifest.sha256 if manifest else "",
-            report_url=report_link(store, tally.run_id) if manifest else "",
-        )
+        standing = tally.stand(ports.archive.store, now, manifest.sha256 if manifest else "")
         told = tell(ports.telling, standing)
     tally.problems += [
         f"receiver {item.receiver}: {item.detail}" for item in told.deliveries if item.outcome == "failed"
     ]
     code, reason = tally.judge(job.fail_on, trouble.short if trouble else "")
-    report = folder_of(tally.run_id) + REPORT if manifest else None
+    report = tally.report if manifest else None
     summary = Summary(
         tally.run_id, code, tally.counts, tally.coverage, manifest, report, told.deliveries, tally.problems
     )
@@ -150,6 +132,7 @@ def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None
             objects = pages.store_into(store, folder)
             manifest = _build_manifest(job, parent, tally, used, objects, format_time(ports.clock()))
             manifest = _store_report(job, manifest, pages, store)
+            tally.report = manifest.report
             try:
                 return ManifestRef(manifest_of(job.run_id), ports.archive.commit(manifest, parent))
             except Overtaken:
@@ -182,8 +165,8 @@ def _pass_down(
 ) -> list[RuleUsed]:
     """Send every gateway down the line; returns what became of each rule."""
     policy, now = job.rule_set.policy, format_time(job.now)
-    tally.idle = frozenset(scope.idle)
-    tally.untouched, tally.narrowed = scope.untouched, frozenset(scope.narrowed)
+    limited = RunScope(list(job.gateways), list(job.rule_ids)).limited
+    tally.reach = Extent((), frozenset(scope.idle), scope.untouched, frozenset(scope.narrowed), limited)
     line = Line(
         job=job,
         run=Run(
@@ -202,24 +185,24 @@ def _pass_down(
     )
     line.stream(parent, progress)
     failed = {rule_id: f"it broke down on {where}" for rule_id, where in line.failed.items()}
-    tally.idle |= failed.keys()
+    tally.reach = replace(tally.reach, idle=tally.reach.idle | failed.keys())
     tally.failed = frozenset(failed)
-    why = {**line.unjudged, **scope.idle, **failed}
-    tally.problems += [f"rule {name} was not evaluated: {text}" for name, text in {**scope.narrowed, **why}.items()]
-    why |= scope.narrowed
+    why = {**line.unjudged, **dict.fromkeys(scope.narrowed, NARROWED), **scope.idle, **failed}
     chosen = (rule for rule in job.rule_set.rules if rule.id not in scope.untouched)
-    return [RuleUsed(rule.id, rule.sha256, why.get(rule.id, "")) for rule in chosen]
+    used = [RuleUsed(rule.id, rule.sha256, why.get(rule.id, "")) for rule in chosen]
+    tally.problems += [rule.problem for rule in used if rule.problem]
+    return used
 
 
 class _Scope(msgspec.Struct, frozen=True):
     """The rules of a run. By id, `idle`: why some of them cannot be evaluated as things are.
 
-    `narrowed`: why others, which would need more gateways than the run is limited to, are none of them.
+    `narrowed`: others, which would need more gateways than the run is limited to, are none of them.
     """
 
     rules: tuple[Rule, ...]
     idle: Mapping[str, str]
-    narrowed: Mapping[str, str]
+    narrowed: frozenset[str]
     selected: frozenset[str]
     untouched: frozenset[str]
 
@@ -229,12 +212,12 @@ def _choose_rules(job: Job) -> _Scope:
 
     The next run compares with what this one reads, so that a change that is not judged now never will be.
     """
-    rules, idle, narrowed = [], {}, {}
+    rules, idle = [], {}
     wanted = {rule.id for rule in job.rule_set.select(job.rule_ids)}
     chosen = [rule for rule in job.rule_set.rules if rule.id in wanted or rule.each == "change"]
+    narrowed = frozenset(rule.id for rule in chosen if job.gateways and rule.spans_gateways)
     for rule in chosen:
-        if job.gateways and rule.spans_gateways:
-            narrowed[rule.id] = "its groups may span gateways, and this run is limited to some"
+        if rule.id in narrowed:
             continue
         if empty := job.rule_set.empty_lists_of(rule):
             idle[rule.id] = f"not configured: list {', '.join(empty)} is empty in the policy"

@@ -19,7 +19,8 @@ from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar, cast
 import msgspec
 
 from audit.errors import Overtaken, StateError, StoreError
-from audit.model import Connection, Coverage, Finding, Gateway, GatewayKey
+from audit.extent import Extent
+from audit.model import NARROWED, NOT_ALL_READ, Connection, Coverage, Finding, Gateway, GatewayKey
 from audit.store import read_object
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ class RuleUsed(msgspec.Struct, frozen=True):
     sha256: str
     not_evaluated: str
 
+    @property
+    def problem(self) -> str:
+        """Say that it was not evaluated; "" where it was."""
+        return self.not_evaluated and f"rule {self.id} was not evaluated: {self.not_evaluated}"
+
 
 class Counts(msgspec.Struct, frozen=True):
     """Findings of this run by status, the open ones by severity; `carried` were out of scope and are in neither."""
@@ -93,6 +99,11 @@ class RunScope(msgspec.Struct, frozen=True):
     gateways: list[str]
     rules: list[str]
 
+    @property
+    def limited(self) -> tuple[str, ...]:
+        """What it was limited to some of."""
+        return ("gateways",) * bool(self.gateways) + ("rules",) * bool(self.rules)
+
 
 class Manifest(msgspec.Struct, frozen=True):
     """`manifest.json`: what a run did, read and left behind. Instants as in `times`."""
@@ -111,6 +122,19 @@ class Manifest(msgspec.Struct, frozen=True):
     trend: list[TrendPoint]
     objects: list[StoredObject]
     parent: Link | None
+
+    @property
+    def extent(self) -> Extent:
+        """How far the run reached; the names of the rules that it was not asked for are not on record."""
+        idle = {rule.id for rule in self.rules if rule.not_evaluated not in {"", NARROWED, NOT_ALL_READ}}
+        narrowed = {rule.id for rule in self.rules if rule.not_evaluated == NARROWED}
+        return Extent(self.coverage, frozenset(idle), narrowed=frozenset(narrowed), limited=self.scope.limited)
+
+    @property
+    def report(self) -> str | None:
+        """The key of the run's page; None where there is none."""
+        key = folder_of(self.run_id) + REPORT
+        return key if any(item.key == key for item in self.objects) else None
 
 
 class Latest(msgspec.Struct, frozen=True):

@@ -444,7 +444,7 @@ def _notify(options: argparse.Namespace) -> tuple[int, str]:
 
     now = datetime.now(timezone.utc)
     if options.test is None:
-        return 0, preview(find_run(_open_archive(options), options.run), options.preview, now.timestamp())
+        return 0, preview(_open_archive(options), options.run, options.preview, now.timestamp())
     if options.run:
         raise OptionsError(["--run goes with --preview; a test is about no run"])
     receiver = choose_receiver(load_receivers(os.environ), options.test)

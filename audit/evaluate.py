@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from audit.model import ESTATE, FIRST_READING, TURNED_OFF, Connection, GatewayRef, build_uid
+from audit.model import ESTATE, FIRST_READING, NOT_ALL_READ, TURNED_OFF, Connection, GatewayRef, build_uid
 from audit.ruleset.compiled import Bindings, Check, compile_checks
 from audit.ruleset.explain import Explanation, explain
 from audit.ruleset.language import COUNTS, FALSE, Test
@@ -161,7 +161,7 @@ class Judge:
             except Exception as error:  # noqa: BLE001  (one rule must not cost the others)
                 failed[rule.id] = describe_defect(error)
         evaluated = self._groups.keys() - limited - failed.keys()
-        unable = dict.fromkeys(self._groups.keys() - evaluated, "not every gateway was read")
+        unable = dict.fromkeys(self._groups.keys() - evaluated, NOT_ALL_READ)
         return Verdict(hits, frozenset(evaluated), unable, failed=failed)
 
     def _bind(self, matching: tuple[int, ...]) -> tuple[BoundRule, ...]:

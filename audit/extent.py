@@ -19,15 +19,15 @@ GAPS = frozenset({"partial", "not_covered"})
 class Extent(msgspec.Struct, frozen=True):
     """`coverage` is whole. `idle`: ids of rules that could not be evaluated, `untouched`: of those not asked for.
 
-    `narrowed`: of those that need more gateways than the run was limited to. `carried`: whether findings out of this
-    run's scope are open.
+    `narrowed`: of those that need more gateways than the run was limited to. `limited`: what of, "gateways" or "rules",
+    the run was limited to some.
     """
 
     coverage: Sequence[Coverage]
     idle: frozenset[str] = frozenset()
     untouched: frozenset[str] = frozenset()
     narrowed: frozenset[str] = frozenset()
-    carried: bool = False
+    limited: tuple[str, ...] = ()
 
     def gateways(self, *states: str) -> int:
         """Count gateways in one of these states; the list of gateways itself is none."""
@@ -46,14 +46,36 @@ class Extent(msgspec.Struct, frozen=True):
     @property
     def nothing_open(self) -> str:
         """What may be said where nothing is open."""
-        if self.has_gaps or self.idle or self.unknown_before:
+        if self.shortfalls:
             return "nothing found in what could be judged"
         if not self.gateways("complete"):
             return "there is no gateway to judge"
-        turned_off = any(TURNED_OFF in entry.not_evaluated.values() for entry in self.coverage)
-        if self.untouched or self.narrowed or self.carried or turned_off or self.gateways("out_of_scope"):
-            return "clean in what was in scope"
-        return "clean"
+        return "clean in what was in scope" if self.limits else "clean"
+
+    @property
+    def headline(self) -> str:
+        """Say in one sentence how far the run reached."""
+        if self.shortfalls:
+            return f"Partial: {', '.join([*self.shortfalls, *self.limits])}"
+        if not self.gateways("complete"):
+            return "There is no gateway to judge"
+        if self.limits:
+            return f"Complete in what was in scope: {', '.join(self.limits)}"
+        return "Complete: everything in scope was read and judged"
+
+    @property
+    def limits(self) -> list[str]:
+        """What was left out on purpose, in a few words each."""
+        turned_off = sum(1 for entry in self.coverage if TURNED_OFF in entry.not_evaluated.values())
+        said = [
+            f"limited to some {' and '.join(self.limited)}" if self.limited else "",
+            _count(
+                turned_off,
+                "gateway with rules turned off by the policy",
+                "gateways with rules turned off by the policy",
+            ),
+        ]
+        return [words for words in said if words]
 
     @property
     def shortfalls(self) -> list[str]:

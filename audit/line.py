@@ -142,7 +142,7 @@ class Line(msgspec.Struct, frozen=True):
         self._note(verdict, "the groups")
         self.unjudged.update(verdict.unable)
         covered = is_whole and not self.tally.extent.has_gaps
-        judged = {rule_id for rule_id in self.run.selected if covered} - self.not_everywhere - self.tally.idle
+        judged = {rule_id for rule_id in self.run.selected if covered} - self.not_everywhere - self.tally.reach.idle
         report = judge_waivers(policy.waivers, self.waivers, self.job.now, judged, self.judge.about_changes)
         self.tally.problems += report.notices
         if is_whole:

@@ -20,6 +20,9 @@ NAMELESS = "sha256:"
 FIRST_READING = "no earlier reading to compare with"
 # Why a rule is not evaluated where the policy's override disables it.
 TURNED_OFF = "turned off by the policy"
+# Why a rule about groups that span gateways is not evaluated at all: more was asked of it than of the run, or was read.
+NARROWED = "its groups may span gateways, and this run is limited to some"
+NOT_ALL_READ = "not every gateway was read"
 
 Severity = Literal["info", "low", "medium", "high", "critical"]
 SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")

@@ -300,7 +300,7 @@ def _headline(changes: Mapping[str, int], by_severity: Mapping[Severity, int], s
         others = standing.open or (not changes["changes"] and any(event.is_open for event in standing.events.values()))
         state = "nothing else open" if changes["changes"] else standing.extent.nothing_open
         state = f"nothing open at or above {floor}" if others else state
-    return "; ".join(filter(None, [", ".join(happened), state, *standing.extent.shortfalls]))
+    return "; ".join(filter(None, [", ".join(happened), state, *standing.extent.shortfalls, *standing.extent.limits]))
 
 
 def build_payload(message: Message) -> dict[str, Any]:

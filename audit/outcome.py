@@ -7,15 +7,17 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
-from audit.archive import Counts
+from audit.archive import Counts, manifest_of, report_link
 from audit.extent import Extent
 from audit.model import SEVERITIES, STATUSES, Coverage, Finding, Severity
-from audit.notify import Event
+from audit.notify import Event, Standing
 
 if TYPE_CHECKING:
     from audit.notify import Message
     from audit.reconcile import Slice
+    from audit.store import Store
 
 NEVER = "never"
 _MOST_NAMED = 50
@@ -63,14 +65,15 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Tally(msgspec.Struct):
-    """Counts what passes by. Findings are not kept, but for the worst of them and the uid of each open one."""
+    """Counts what passes by. Findings are not kept, but for the worst of them and the uid of each open one.
+
+    `failed`: ids of rules that broke down. `report`: the key of the run's page, None where there is none.
+    """
 
     run_id: str
     by_status: Counter[str] = msgspec.field(default_factory=Counter)
     by_severity: Counter[str] = msgspec.field(default_factory=Counter)
     carried: int = 0
-    idle: frozenset[str] = frozenset()
-    untouched: frozenset[str] = frozenset()
     failed: frozenset[str] = frozenset()
     waived: dict[str, Severity] = msgspec.field(default_factory=dict)
     events: dict[str, Event] = msgspec.field(default_factory=dict)
@@ -78,8 +81,9 @@ class Tally(msgspec.Struct):
     open: dict[str, Severity] = msgspec.field(default_factory=dict)
     coverage: list[Coverage] = msgspec.field(default_factory=list)
     problems: list[str] = msgspec.field(default_factory=list)
-    narrowed: frozenset[str] = frozenset()
-    carried_open: bool = False
+    # How far the run reached, but for the coverage, which is still growing.
+    reach: Extent = msgspec.field(default_factory=lambda: Extent(()))
+    report: str | None = None
     _worst: list[_Weighed] = msgspec.field(default_factory=list)
     _past_events: list[_Weighed] = msgspec.field(default_factory=list)
 
@@ -101,7 +105,6 @@ class Tally(msgspec.Struct):
                 self.waived[finding.uid] = finding.severity
             if finding.uid in findings.carried:
                 self.carried += 1
-                self.carried_open |= finding.is_open
                 continue
             self.by_status[finding.status] += 1
             if finding.is_open:
@@ -134,7 +137,26 @@ class Tally(msgspec.Struct):
 
     @property
     def extent(self) -> Extent:
-        return Extent(self.coverage, self.idle, self.untouched, self.narrowed, self.carried_open)
+        return replace(self.reach, coverage=self.coverage)
+
+    def stand(self, store: Store, now: str, manifest_sha256: str) -> Standing:
+        """Say what receivers may be told of this; `manifest_sha256` is "" where nothing was recorded."""
+        return Standing(
+            store=store.url,
+            run_id=self.run_id,
+            now=now,
+            open=self.open,
+            waived=self.waived,
+            events=self.events,
+            reopened=self.reopened,
+            worst=self.worst,
+            past_events=self.past_events,
+            extent=self.extent,
+            problems=self.problems,
+            manifest_location=store.locate(manifest_of(self.run_id)) if manifest_sha256 else "",
+            manifest_sha256=manifest_sha256,
+            report_url=report_link(store, self.run_id) if self.report else "",
+        )
 
     def judge(self, fail_on: str, trouble: str) -> tuple[int, str]:
         """Return the exit code and its reason. `trouble`: why nothing was recorded, "" where it was."""

@@ -6,9 +6,9 @@ import json
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
-from audit.archive import manifest_of, report_link
 from audit.errors import UsageError
 from audit.extent import Extent
+from audit.history import find_run
 from audit.notify import Message, Standing, Told, begin, decide
 from audit.outcome import Tally
 from audit.reconcile import Slice
@@ -16,13 +16,12 @@ from audit.render.kinds import KINDS
 from audit.ruleset.problems import none_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from audit.archive import StoredRun
+    from audit.archive import Archive, Manifest, StoredRun
+    from audit.model import Finding
     from audit.receivers import Receiver
 
-# How the reason begins where a rule was evaluated nowhere; others were not evaluated on some gateways only.
-_IDLE = ("not configured: ", "it broke down on ")
 _TEST = "test message: the receiver works; nothing was audited"
 
 
@@ -32,43 +31,39 @@ class Sender(Protocol):
     def post(self, receiver: Receiver, message: Message) -> str: ...
 
 
-def preview(run: StoredRun, kind: str, now: float) -> str:
-    """Lay out the first message that a receiver of this kind would get of a recorded run, unsigned, for a person.
+def preview(archive: Archive, run_id: str, kind: str, now: float) -> str:
+    """Lay out the first message that a receiver of this kind would get of a run, unsigned, for a person.
 
-    `now` in seconds. Raises UsageError for an unknown kind.
+    `run_id` "" for the latest run; `now` in seconds. Raises UsageError for an unknown kind or run.
     """
     if kind not in KINDS:
         raise UsageError([f"--preview {none_of(kind, KINDS)}"])
-    body = json.loads(KINDS[kind].build(_first_message(run), None, now).body)
+    standing = _recall(find_run(archive, run_id))
+    message, _ = decide(begin(Told("preview"), standing), standing)
+    assert message is not None, "the first message is always due"  # noqa: S101
+    body = json.loads(KINDS[kind].build(message, None, now).body)
     return json.dumps(body, ensure_ascii=False, indent=2) + "\n"
 
 
-def _first_message(run: StoredRun) -> Message:
-    """Decide as for a receiver that was never told anything; what a manifest does not keep is not said."""
-    manifest, tally = run.manifest, Tally(run.manifest.run_id)
-    tally.add(Slice(tuple(run.findings())))
-    tally.coverage = manifest.coverage
-    unjudged = {rule.id: rule.not_evaluated for rule in manifest.rules if rule.not_evaluated}
-    tally.idle = frozenset(rule for rule, why in unjudged.items() if why.startswith(_IDLE))
-    standing = Standing(
-        store=run.store.url,
-        run_id=manifest.run_id,
-        now=manifest.now,
-        open=tally.open,
-        waived=tally.waived,
-        events=tally.events,
-        reopened=tally.reopened,
-        worst=tally.worst,
-        past_events=tally.past_events,
-        extent=tally.extent,
-        problems=[f"rule {rule} was not evaluated: {why}" for rule, why in unjudged.items()],
-        manifest_location=run.store.locate(manifest_of(manifest.run_id)),
-        manifest_sha256=run.sha256,
-        report_url=report_link(run.store, manifest.run_id),
-    )
-    message, _ = decide(begin(Told("preview"), standing), standing)
-    assert message is not None, "the first message is always due"  # noqa: S101
-    return message
+def _recall(run: StoredRun) -> Standing:
+    """Tell from the record what was true after a run; problems are those with rules, as others are not on record."""
+    manifest, findings = run.manifest, tuple(run.findings())
+    tally = Tally(manifest.run_id, coverage=manifest.coverage, reach=manifest.extent, report=manifest.report)
+    tally.problems = [rule.problem for rule in manifest.rules if rule.problem]
+    tally.add(Slice(findings, frozenset(_carried(manifest, findings))))
+    return tally.stand(run.store, manifest.now, run.sha256)
+
+
+def _carried(manifest: Manifest, findings: Iterable[Finding]) -> Iterator[str]:
+    """Yield the uid of each finding that a run left as it was, being about other gateways or other rules."""
+    scope, narrowed = manifest.scope, manifest.extent.narrowed
+    outside = {(e.region, e.project_id, e.gateway_id) for e in manifest.coverage if e.state == "out_of_scope"}
+    judged = {rule.id for rule in manifest.rules} - narrowed
+    for finding in findings:
+        of_others = scope.gateways and (finding.gateway is None or finding.gateway_key in outside)
+        by_others = finding.rule_id in narrowed or (scope.rules and finding.rule_id not in judged)
+        if finding.run_id != manifest.run_id and (of_others or by_others):
+            yield finding.uid
 
 
 def choose_receiver(receivers: Sequence[Receiver], name: str) -> Receiver:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from audit.compose import open_archive
-from audit.history import find_run
 from audit.rehearse import preview
 from audit.render.kinds import KINDS
-from tests.emulator import Answer, receive
+from tests.emulator import Answer, Forbidden, receive
 from tests.emulator.chat import CHAT_KINDS, chat
 from tests.emulator.connection import DOMAIN_ID
 from tests.test_cli import audit, estate, server  # noqa: F401  (fixtures)
+from tests.test_policy_runs import ACCOUNTS, QUOTA, add_rule
 from tests.world import STRANGER
 
 if TYPE_CHECKING:
@@ -44,17 +44,69 @@ def test_a_preview_is_the_payload(recorded, kind):
     assert recorded.stored() == stored
 
 
-def test_a_preview_says_what_the_run_itself_said_first(world: World):
-    """Rules that were not evaluated, gaps, findings and counts, from the record alone."""
-    gateway = world.estate.add_gateway("billing")
-    gateway.add_connection(status="pendingAcceptance", age=timedelta(hours=48))
-    gateway.add_connection(domain_id=STRANGER)
-    world.policy.write_text(json.dumps({"lists": {"approved-domains": []}}))
-    world.run()
+@pytest.mark.parametrize("situation", ["full", "gateways", "rules", "both", "coverage", "idle"])
+def test_a_preview_says_what_the_run_itself_said_first(world: World, situation: str):
+    """Of a run that others preceded: scope, gaps, rules, findings and counts, from the record alone."""
+    add_rule(world, "accounts", ACCOUNTS)
+    add_rule(world, "few", {**QUOTA, "require": {"count": {"maximum": 0}}})
+    shops = [world.estate.add_gateway(f"shop-{number}") for number in range(3)]
+    for shop in shops:
+        shop.add_connection(status="pendingAcceptance", age=timedelta(hours=48))
+        shop.add_connection(domain_id=STRANGER)
+        shop.add_connection(status="failed")
+    world.run(notify=False)
+    shops[1].add_connection(domain_id=STRANGER)
+    if situation == "coverage":
+        world.estate.fail(Forbidden(), gateway=shops[0].id, times=None)
+    if situation == "idle":
+        world.policy.write_text(json.dumps({"lists": {"approved-domains": []}}))
+    gateways = tuple(shop.id for shop in shops[:2]) if situation in {"gateways", "both"} else ()
+    rules = ("pending-too-long", "no-failed-connections") if situation in {"rules", "both"} else ()
+    outcome = world.run(gateways=gateways, rules=rules)
     (delivery,) = world.receiver.deliveries
-    run = find_run(open_archive(world.store), "")
-    assert json.loads(preview(run, "generic", 0.0))["data"] == delivery.json()["data"]
-    assert delivery.json()["data"]["rules_not_evaluated"] == ["only-approved-domains-accepted"]
+    told = delivery.json()["data"]
+    assert json.loads(preview(open_archive(world.store), "", "generic", 0.0))["data"] == told
+    assert told["rules_not_evaluated"] == (["only-approved-domains-accepted"] if situation == "idle" else [])
+    assert bool(outcome.summary.counts.carried) == (situation in {"gateways", "rules", "both"})
+    assert ("limited to some" in told["headline"]) == bool(outcome.summary.counts.carried)
+    assert len(told["findings"]) + told["findings_left_out"] >= 9
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "page"),
+    [
+        ({}, "clean", "Complete: everything in scope was read and judged"),
+        (
+            {"gateways": True},
+            "clean in what was in scope; limited to some gateways",
+            "Complete in what was in scope: limited to some gateways",
+        ),
+        (
+            {"rules": ("accounts",)},
+            "clean in what was in scope; limited to some rules",
+            "Complete in what was in scope: limited to some rules",
+        ),
+    ],
+)
+def test_run_message_preview_and_page_say_the_same_of_a_clean_run(world: World, options, said, page):
+    """Also where a rule was left out because it would need more gateways than the run was about."""
+    add_rule(world, "accounts", ACCOUNTS)
+    shop = world.estate.add_gateway("shop")
+    shop.add_connection()
+    outcome = world.run(**({"gateways": (shop.id,)} if "gateways" in options else options))
+    (delivery,) = world.receiver.deliveries
+    assert delivery.json()["data"]["headline"] == said
+    assert json.loads(preview(open_archive(world.store), "", "generic", 0.0))["data"]["headline"] == said
+    assert outcome.reason == said.partition(";")[0]
+    assert f"<h1>{page}</h1>" in (world.store / str(outcome.summary.report)).read_text()
+
+
+def test_an_unknown_kind_is_said_before_anything_is_read(audit):  # noqa: F811
+    """With the one that is meant, even where there is no run to show."""
+    ran = audit("notify", "--preview", "discrod")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith('audit: --preview "discrod" is none of generic, slack')
+    assert ran.err.endswith('did you mean "discord"?\n')
 
 
 def test_a_preview_of_a_run_by_its_id(recorded):

@@ -96,8 +96,14 @@ def test_every_change_is_told_in_one_message(now, headline):
     [
         (Extent([]), "there is no gateway to judge"),
         (Extent([covered("g2", "out_of_scope")]), "there is no gateway to judge"),
-        (Extent([covered(), covered("g2", "out_of_scope")]), "clean in what was in scope"),
-        (Extent([covered()], untouched=frozenset({"r2"})), "clean in what was in scope"),
+        (
+            Extent([covered(), covered("g2", "out_of_scope")], limited=("gateways",)),
+            "clean in what was in scope; limited to some gateways",
+        ),
+        (
+            Extent([covered()], untouched=frozenset({"r2"}), limited=("gateways", "rules")),
+            "clean in what was in scope; limited to some gateways and rules",
+        ),
         (
             Extent([covered(None, "partial"), covered()]),
             "nothing found in what could be judged; the list of gateways not fully read",

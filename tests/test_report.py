@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.archive import FINDINGS, RunScope
-from audit.model import GatewayRef
+from audit.model import NARROWED, TURNED_OFF, GatewayRef
 from audit.render.report import MOST_SHOWN, render_report
 from audit.ruleset.language import TRUE
 from audit.ruleset.parse import WAIVER_EXPIRED
@@ -140,8 +140,32 @@ def test_clean_is_said_where_all_was_read_and_judged_only():
     assert "Nothing found in what could be judged." in said[1]
     limited = outline_of([], build_run([], scope=RunScope(["g1"], []))).text
     assert "Clean in what was in scope." in limited
-    assert limited.startswith("Limited run: complete only within its scope")
+    assert limited.startswith("Complete in what was in scope: limited to some gateways")
     assert outline_of([], build_run([], coverage=[])).text.startswith("There is no gateway to judge")
+
+
+def test_a_rule_that_the_policy_turns_off_is_not_passed_over():
+    rule_id = RULES.rules[3].id
+    whole = build_coverage(gaps=False)
+    off = [msgspec.structs.replace(entry, not_evaluated={rule_id: TURNED_OFF}) for entry in whole]
+    total = len(RULES.rules)
+    for coverage, gateways, where, number in (
+        ([*off[:1], *whole[1:]], "1 gateway", "on 6 of 7 gateways", total),
+        (off, "7 gateways", f"no : {TURNED_OFF}", total - 1),
+    ):
+        text = outline_of([], build_run([], coverage=coverage)).text
+        assert text.startswith(f"Complete in what was in scope: {gateways} with rules turned off by the policy")
+        assert "Clean in what was in scope." in text
+        assert f"{rule_id} its title was not kept; it found nothing {where}" in text
+        assert f"Rules evaluated {number} of {total}" in text
+
+
+def test_a_rule_that_the_limits_of_a_run_leave_out_is_no_gap():
+    used = [msgspec.structs.replace(rule, not_evaluated=NARROWED) for rule in build_run([]).rules[:1]]
+    run = build_run([], rules=[*used, *build_run([]).rules[1:]], scope=RunScope(["g1"], []))
+    text = outline_of([], run).text
+    assert text.startswith("Complete in what was in scope: limited to some gateways")
+    assert f"{used[0].id} everywhere: {NARROWED}" in text
 
 
 def test_a_list_of_gateways_that_could_not_be_read_is_a_gap():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from audit.archive import FINDINGS, REPORT, SHEET, folder_of, manifest_of
-from audit.extent import GAPS, Extent
+from audit.extent import GAPS
 from audit.model import OPEN, SEVERITIES, STATUSES
 from audit.render.console import about, place
 from audit.ruleset.parse import WAIVER_EXPIRED
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from jinja2 import Template
 
-    from audit.archive import Manifest, TrendPoint
+    from audit.archive import Manifest, RuleUsed, TrendPoint
     from audit.model import Coverage, Finding
     from audit.ruleset.parse import Rule
     from audit.ruleset.policy import Waiver
@@ -57,18 +57,16 @@ def render_report(
     seen.waivers = {waiver.id: {**waiver.note, "rule": waiver.rule} for waiver in waivers}
     worst = heapq.nlargest(MOST_SHOWN, seen.watch(findings), key=_weight)
     worst.sort(key=lambda finding: (*(-part for part in _weight(finding)), place(finding), finding.rule_id))
-    unjudged = _unjudged(run)
-    idle = frozenset(rule.id for rule in run.rules if rule.not_evaluated)
-    limits = frozenset([*run.scope.gateways, *run.scope.rules])
     now = parse_time(run.now)
     page = _template().stream(
         run=run,
         seen=seen,
         worst=worst,
-        extent=Extent(run.coverage, idle, untouched=limits, carried=bool(run.counts.carried)),
+        extent=run.extent,
         gaps=[entry for entry in run.coverage if entry.state in GAPS],
         others=[entry for entry in run.coverage if entry.state not in GAPS],
-        unjudged=unjudged,
+        unjudged=_unjudged(run),
+        evaluated={rule.id: _say_where(rule, run) for rule in run.rules},
         waivers=_pressing(seen, run.now, format_time(now + SOON)),
         trend=_draw(run.trend),
         trend_top=_top(run.trend),
@@ -142,6 +140,14 @@ def _unjudged(run: Manifest) -> dict[str, list[tuple[str, list[Coverage]]]]:
         for rule_id, why in entry.not_evaluated.items():
             found.setdefault(rule_id, {}).setdefault(why, []).append(entry)
     return {rule_id: list(found[rule_id].items()) for rule_id in sorted(found)}
+
+
+def _say_where(rule: RuleUsed, run: Manifest) -> str:
+    """Say where a rule was evaluated; "" for nowhere."""
+    read, left_out = run.extent.gateways("complete", "partial"), sum(rule.id in e.not_evaluated for e in run.coverage)
+    if rule.not_evaluated or left_out >= read:
+        return ""
+    return f"on {read - left_out} of {_count(read, 'gateway')}" if left_out else "yes"
 
 
 def _pressing(seen: _Survey, now: str, soon: str) -> list[Mapping[str, Any]]:
