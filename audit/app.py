@@ -131,7 +131,7 @@ def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None
             folder, store = folder_of(job.run_id), ports.archive.store
             objects = pages.store_into(store, folder)
             manifest = _build_manifest(job, parent, tally, used, objects, format_time(ports.clock()))
-            manifest = _store_report(job, manifest, pages, store)
+            manifest = _store_report(job, manifest, pages, store, tally.problems)
             tally.report = manifest.report
             try:
                 return ManifestRef(manifest_of(job.run_id), ports.archive.commit(manifest, parent))
@@ -144,12 +144,21 @@ def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None
     raise AssertionError("the loop returns or raises")
 
 
-def _store_report(job: Job, manifest: Manifest, pages: Pages, store: Store) -> Manifest:
-    """Store the page that tells what the manifest does, as one more object of it."""
+def _store_report(job: Job, manifest: Manifest, pages: Pages, store: Store, problems: list[str]) -> Manifest:
+    """Store the page that tells what the manifest does, as one more object of it.
+
+    A page that cannot be written costs no evidence: the run is recorded without it, and the defect is a problem.
+    """
     policy, findings = job.rule_set.policy, pages.findings.lines(Finding)
     with ObjectWriter() as page:
-        for part in render_report(manifest, findings, job.rule_set.rules, policy.waivers):
-            page.append(part)
+        try:
+            for part in render_report(manifest, findings, job.rule_set.rules, policy.waivers):
+                page.append(part)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever it is, readings and findings are worth more)
+            problems.append(f"{REPORT} was not written: {describe_defect(error)}")
+            return manifest
         stored = page.store_into(store, folder_of(job.run_id) + REPORT)
     return msgspec.structs.replace(manifest, objects=[*manifest.objects, stored])
 

@@ -12,14 +12,43 @@ from typing import Any
 import msgspec
 import pytest
 
+from audit import app
 from audit.archive import TREND_RUNS, Archive
 from audit.compose import open_archive, perform
 from audit.errors import StoreError
+from audit.rehearse import preview
 from audit.settings import RULES_BESIDE_HANDLER, RunOptions, Surroundings, load_settings
 from audit.store import LocalStore
+from audit.verify import Verifier
 from tests.emulator import Body, Forbidden, Unauthorized
 from tests.emulator.connection import DOMAIN_ID
 from tests.world import STRANGER
+
+
+def test_a_page_that_cannot_be_written_costs_no_evidence(world, monkeypatch):
+    """The run is recorded and told without it, and says so; the chain is sound, and the next run has its page."""
+    world.estate.add_gateway("shop").add_connection(domain_id=STRANGER)
+
+    def stumble(*_known):
+        yield b"<!doctype html>"
+        raise ValueError("what a template stumbles over")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(app, "render_report", stumble)
+        summary = world.run().summary
+    (problem,) = summary.problems
+    assert problem.startswith("report.html was not written: internal error (ValueError in ")
+    assert (summary.exit_code, summary.report) == (1, None)
+    assert list(world.statuses().values()) == ["new"]
+    assert not list(world.store.rglob("report.html"))
+    (delivery,) = world.receiver.deliveries
+    assert delivery.json()["data"]["report"] == ""
+    assert delivery.json()["data"]["problems"] == [problem]
+    assert Verifier(LocalStore(world.store)).verify("", everything=True).problems == []
+    assert '"report": ""' in preview(open_archive(world.store), "", "generic", 0.0)
+    later = world.run().summary
+    assert (world.store / str(later.report)).is_file()
+    assert later.problems == []
 
 
 def test_the_life_of_findings_over_runs(world):
