@@ -175,7 +175,7 @@ def _pass_down(
     """Send every gateway down the line; returns what became of each rule."""
     policy, now = job.rule_set.policy, format_time(job.now)
     limited = RunScope(list(job.gateways), list(job.rule_ids)).limited
-    tally.reach = Extent((), frozenset(scope.idle), scope.untouched, frozenset(scope.narrowed), limited)
+    tally.reach = Extent((), frozenset(scope.idle), scope.untouched, scope.narrowed, limited)
     line = Line(
         job=job,
         run=Run(

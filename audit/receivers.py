@@ -31,8 +31,6 @@ _KEYS: Mapping[str, Any] = {
     "heartbeat": None,
     "send_resolved": True,
 }
-
-
 _TEXTS = {"kind": "the name of a kind", "url": "a URL", "secret": "a text"}
 
 

@@ -57,14 +57,11 @@ class WebhookSender:
                     return self._try(client, receiver, message, deadline.left())
                 except _TryAgain as again:
                     wait = max(random.uniform(_SHORTEST_BACKOFF, _LONGEST_BACKOFF), again.seconds)
+                    said = f"{again} after {attempt} {'try' if attempt == 1 else 'tries'}"
+                    if attempt < TRIES and again.seconds and wait >= deadline.left():
+                        raise DeliveryError(f"{said}; the next would be in {wait:.0f} s, which is too late") from None
                     if attempt == TRIES or wait >= deadline.left():
-                        tries = "1 try" if attempt == 1 else f"{attempt} tries"
-                        late = (
-                            ""
-                            if attempt == TRIES or not again.seconds
-                            else f"; the next would be in {wait:.0f} s, which is too late"
-                        )
-                        raise DeliveryError(f"{again} after {tries}{late}") from None
+                        raise DeliveryError(said) from None
                     log.info("receiver %s: %s; trying again in %.1f s", receiver.name, again, wait)
                     time.sleep(wait)
         raise AssertionError("the loop returns or raises")

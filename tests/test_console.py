@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
-from audit.archive import Counts
+from audit.archive import Counts, RuleUsed, RunScope
 from audit.model import Coverage, Finding, GatewayRef
 from audit.outcome import Delivery, ManifestRef, Outcome, Summary
+from audit.render import past
 from audit.render.console import by_weight, coverage_lines, render_findings, render_outcome, run_lines
+from tests.report_sample import build_run
 
 HOSTILE = "\x1b[2J[red]x[/red] :smile: \u202egpj\nnext\ttab"
 SHOWN = r"\x1b[2J[red]x[/red] :smile: \u202egpj\nnext\ttab"
@@ -155,3 +157,12 @@ def test_an_outcome_that_was_not_recorded_says_so():
 def test_open_findings_that_are_not_shown_are_counted():
     assert "\n+6 more; " in render_outcome(build_outcome([build_finding()], open_count=7), "", [], table=False)
     assert "more;" not in render_outcome(build_outcome([build_finding()], open_count=1), "", [], table=False)
+
+
+def test_a_past_run_is_told_with_its_scope_and_no_name_in_a_reason_moves_the_cursor():
+    rule = RuleUsed("r1", "ab" * 32, "it broke down on gateway \x1b[2Jshop: internal error")
+    run = build_run([], rules=[rule], scope=RunScope(["g1"], ["r1"]))
+    text = past.render_report(run, "cd" * 32, [], table=False)
+    assert "scope     g1; r1\n" in text
+    assert "r1 (not evaluated: it broke down on gateway \\x1b[2Jshop: internal error)" in text
+    assert "\x1b" not in text

@@ -867,7 +867,9 @@ def test_the_report_of_a_run_says_what_its_manifest_says(history, at, say):
     lines = head.splitlines()
     assert lines[0] == f"run       {run_id}"
     assert f"time      {manifest['now']}, mode manual, version {manifest['version']}" in lines
-    assert f"scope     {', '.join(manifest['scope']['gateways']) or 'all gateways'}" in lines
+    scope = manifest["scope"]
+    scoped = f"{', '.join(scope['gateways']) or 'all gateways'}; {', '.join(scope['rules']) or 'all rules'}"
+    assert f"scope     {scoped}" in lines
     assert f"manifest  sha256 {sha256(text).hexdigest()}" in lines
     assert f"policy    {sha256(history.policy.read_bytes()).hexdigest()}" in lines
     for stored_object in manifest["objects"]:

@@ -36,6 +36,7 @@ def render_differences(changed: Iterable[Difference]) -> str:
 
 def render_report(manifest: Manifest, sha256: str, findings: Sequence[Finding], *, table: bool) -> str:
     """Say what a past run read, found, judged by, and how its evidence is anchored."""
+    scope = manifest.scope
     rules = [
         f"{rule.id} (not evaluated: {rule.not_evaluated})" if rule.not_evaluated else rule.id for rule in manifest.rules
     ]
@@ -45,8 +46,8 @@ def render_report(manifest: Manifest, sha256: str, findings: Sequence[Finding], 
     lines = [
         *console.run_lines(manifest.run_id, manifest.coverage, manifest.counts),
         f"time      {manifest.now}, mode {manifest.mode}, version {manifest.version}",
-        f"scope     {', '.join(manifest.scope.gateways) or 'all gateways'}",
-        f"rules     {', '.join(rules)}",
+        f"scope     {', '.join(scope.gateways) or 'all gateways'}; {', '.join(scope.rules) or 'all rules'}",
+        f"rules     {printable(', '.join(rules))}",
         f"policy    {manifest.policy_sha256 or 'none'}",
         f"manifest  sha256 {sha256}",
         *(
