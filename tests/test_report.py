@@ -156,8 +156,20 @@ def test_a_rule_that_the_policy_turns_off_is_not_passed_over():
         text = outline_of([], build_run([], coverage=coverage)).text
         assert text.startswith(f"Complete in what was in scope: {gateways} with rules turned off by the policy")
         assert "Clean in what was in scope." in text
-        assert f"{rule_id} its title was not kept; it found nothing {where}" in text
+        assert f"{rule_id} no title on record, as it has no finding {where}" in text
         assert f"Rules evaluated {number} of {total}" in text
+
+
+@pytest.mark.parametrize(
+    ("gateways", "rules", "said"),
+    [
+        ([], [], "Scope all gateways; all rules Mode"),
+        (["g1"], ["r1", "r2"], "Scope g1; r1, r2 Mode"),
+        ([f"g{number}" for number in range(500)], [], "Scope g0, g1 and 498 more gateways; all rules Mode"),
+    ],
+)
+def test_the_scope_is_named_in_short(gateways, rules, said):
+    assert said in outline_of([], build_run([], scope=RunScope(gateways, rules))).text
 
 
 def test_a_rule_that_the_limits_of_a_run_leave_out_is_no_gap():
@@ -249,7 +261,7 @@ def test_of_a_past_run_the_titles_of_rules_are_those_that_its_findings_tell():
     found = finding(rule.id, title=rule.title, severity="critical")
     text = outline_of([found]).text
     assert f"{rule.id} C critical {rule.title} yes" in text
-    assert f"{RULES.rules[1].id} its title was not kept; it found nothing" in text
+    assert f"{RULES.rules[1].id} no title on record, as it has no finding" in text
     assert RULES.rules[1].title in outline_of([found], rules=RULES.rules).text
 
 
