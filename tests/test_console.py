@@ -128,7 +128,7 @@ def test_coverage_names_every_gap_with_its_reason_and_counts_only_what_was_in_sc
     assert lines == [
         "coverage  1 of 2 gateways read completely, 3 connections",
         f"          partial: {SHOWN} (g2): would not hold still",
-        "          not covered: list of gateways: the list of gateways could not be read",
+        "          not covered: list of gateways of cn-north-4 p1: the list of gateways could not be read",
     ]
 
 

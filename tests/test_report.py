@@ -185,7 +185,7 @@ def test_a_list_of_gateways_that_could_not_be_read_is_a_gap():
     about = msgspec.structs.replace(whole, gateway_id=None, name="", state="not_covered", reason="HTTP 503")
     text = outline_of([], build_run([], coverage=[about])).text
     assert text.startswith("Partial: the list of gateways not fully read")
-    assert "list of gateways not covered HTTP 503" in text
+    assert "list of gateways of cn-north-4 p1 not covered HTTP 503" in text
 
 
 # Findings

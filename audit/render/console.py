@@ -161,9 +161,14 @@ def wrap(text: str) -> str:
 
 
 def _gap(entry: Coverage) -> str:
-    name = entry.name or entry.gateway_id or "list of gateways"
-    ident = f" ({entry.gateway_id})" if entry.name and entry.gateway_id else ""
-    return printable(f"{entry.state.replace('_', ' ')}: {name}{ident}: {entry.reason}")
+    return printable(f"{entry.state.replace('_', ' ')}: {name_entry(entry)}: {entry.reason}")
+
+
+def name_entry(entry: Coverage) -> str:
+    """Name a gateway with its id, or the list of gateways with whose it is."""
+    if entry.gateway_id is None:
+        return f"list of gateways of {entry.region} {entry.project_id}"
+    return f"{entry.name} ({entry.gateway_id})" if entry.name else entry.gateway_id
 
 
 def place(finding: Finding) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from audit.extent import GAPS
 from audit.model import SEVERITIES
 from audit.render.chat.inert import inert
-from audit.render.console import about, count, place, state
+from audit.render.console import about, count, name_entry, place, state
 from audit.text import shorten
 
 if TYPE_CHECKING:
@@ -136,9 +136,7 @@ def _describe(finding: Finding) -> str:
 
 
 def _describe_gap(entry: Coverage) -> str:
-    name = entry.name or entry.gateway_id or f"list of gateways of {entry.region} {entry.project_id}"
-    ident = f" ({entry.gateway_id})" if entry.name and entry.gateway_id else ""
-    return f"{EMOJI['medium']} {name}{ident}: {entry.state.replace('_', ' ')}: {entry.reason}"
+    return f"{EMOJI['medium']} {name_entry(entry)}: {entry.state.replace('_', ' ')}: {entry.reason}"
 
 
 def _describe_counts(message: Message) -> str:

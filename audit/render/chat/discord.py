@@ -22,6 +22,7 @@ _MOST_DESCRIPTION = 4096
 _MOST_VALUE = 1024
 _MOST_FOOTER = 2048
 _MOST_IN_ALL = 6000
+_LONGEST_WAIT = 86_400  # seconds; beyond any run
 _COLOURS: dict[Mood, int] = {
     "critical": 0xD32F2F, "high": 0xF57C00, "medium": 0xFBC02D, "low": 0x1976D2, "info": 0x9E9E9E, "clear": 0x388E3C,
 }  # fmt: skip
@@ -31,9 +32,6 @@ def build(message: Message, _secret: str | None, _now: float) -> Post:
     """Build the request. Without `wait` a message that is not kept would be success too."""
     embed = fit(build_digest(message), _lay_out, _fits)
     return json_post({"embeds": [embed], "allowed_mentions": {"parse": []}}, {"wait": "true"})
-
-
-_LONGEST_WAIT = 86_400  # seconds; beyond any run
 
 
 def classify(reply: Reply) -> Verdict:
