@@ -244,7 +244,10 @@ def test_command_that_is_not_there_exits_127():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--estate", "nope"], "unknown estate 'nope'; known: sample, documented, empty, large, or a FILE.json"),
+        (
+            ["--estate", "nope"],
+            "unknown estate 'nope'; known: sample, documented, empty, large, landscape, or a FILE.json",
+        ),
         (["--estate", "nope.json"], "cannot read estate nope.json"),
         (["--port", "70000"], "70000 is not a port"),
         (["--state", "/nowhere/state.json", "--", "true"], "No such file or directory"),

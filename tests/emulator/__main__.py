@@ -1,5 +1,6 @@
 """Serves a named estate, alone until Ctrl-C or around a command that is to read it.
 
+The gateways' API, the identity service (agencies) and the functions' API (--function) are all at the one address.
 With a command, a webhook receiver runs too and what it got is printed afterwards. Notes go to standard error,
 the received messages to standard output, and the exit status is the command's.
 """
@@ -18,7 +19,10 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+from tests.emulator.estate import TOKEN
+from tests.emulator.functions import Function, Plan, once, seeded
 from tests.emulator.receiver import SECRET, Delivery, Receiver, receive
+from tests.emulator.runtime import load_handler
 from tests.emulator.samples import NAMED, Sample, SampleError, find_sample
 from tests.emulator.server import ApigServer, serve
 from tests.emulator.story import StoryError, load_story, save_story
@@ -43,12 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SampleError, StoryError) as error:
         parser.error(str(error))
     with ExitStack() as stack:
+        estate = sample.build(story.born, story.step)
+        for domain, name, project_ids in options.agency:
+            estate.iam.add_agency(domain, name, project_ids)
         try:
-            server = stack.enter_context(serve(sample.build(story.born, story.step), options.port))
+            server = stack.enter_context(serve(estate, options.port))
             save_story(options.state, story)
         except OSError as error:
             parser.error(str(error))
         _note(f"estate {sample.name!r}, step {story.step}, at {server.url}")
+        if options.function:
+            _note(describe_function(server, add_function(server, options)))
         if not options.command:
             return serve_until_stopped(server, sample)
         receiver = stack.enter_context(receive())
@@ -57,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             _note(f"cannot run {shlex.join(options.command)}: {error.strerror}")
             return 127
+        status = finish(server, status)
         _show(render_deliveries(receiver.deliveries))
         if server.estate.refusals:
             _note("requests that were not understood:\n  " + "\n  ".join(server.estate.refusals))
@@ -72,6 +82,40 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", type=_port, default=0, metavar="PORT", help="default: a free one")
     parser.add_argument("--state", type=Path, metavar="FILE", help="keeps the story: each start is one step further")
+    parser.add_argument(
+        "--agency",
+        type=_agency,
+        action="append",
+        default=[],
+        metavar="DOMAIN/NAME=PROJECT_ID,...",
+        help="an agency that whoever has the estate's keys may assume; repeatable",
+    )
+    parser.add_argument(
+        "--function",
+        type=_function,
+        nargs="?",
+        const="handler:handler",
+        metavar="MODULE:HANDLER",
+        help="deploy this as function 'audit' (%(const)s when not named); each run is a process of its own, and "
+        "COMMAND finds in EMULATOR_FUNCTION_URL where to invoke it",
+    )
+    parser.add_argument(
+        "--user-data",
+        type=_user_data,
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="of the function, repeatable; without a value it is the environment's. The address and the project or "
+        "the targets are there already",
+    )
+    parser.add_argument("--timeout", type=float, default=900.0, metavar="SECONDS", help="of the function (%(default)g)")
+    parser.add_argument(
+        "--delivery",
+        type=_plan,
+        default=once,
+        metavar="seed=N,...",
+        help="how asynchronous events fare: duplicates, drops and deaths (chances from 0 to 1), delay (most seconds)",
+    )
     parser.add_argument("command", nargs="*", metavar="COMMAND", help="after --, what to run against the estate")
     return parser
 
@@ -79,8 +123,13 @@ def build_parser() -> argparse.ArgumentParser:
 def build_environment(
     mine: Mapping[str, str], server: ApigServer, sample: Sample, receiver: Receiver
 ) -> dict[str, str]:
-    """The command's environment: real credentials are taken out, other settings that are there already stay."""
+    """The command's environment: real credentials are taken out, other settings that are there already stay.
+
+    With a function, EMULATOR_FUNCTION_URL is where to invoke it.
+    """
     environment = {name: value for name, value in mine.items() if not _is_credential(name)}
+    for function in server.estate.functions.all:
+        environment["EMULATOR_FUNCTION_URL"] = invocation_url(server, function)
     if "AUDIT_WEBHOOK_URL" in environment:
         _note("AUDIT_WEBHOOK_URL is set already: messages go there and are not shown")
     else:
@@ -92,6 +141,43 @@ def build_environment(
     for name in ("no_proxy", "NO_PROXY"):
         environment[name] = ",".join(filter(None, [environment.get(name), LOOPBACK]))
     return {**environment, **server.environment()}
+
+
+def add_function(server: ApigServer, options: argparse.Namespace) -> Function:
+    """Deploy the function that the command line describes, with the settings that lead here."""
+    here = {name: value for name, value in server.environment().items() if not _is_credential(name)}
+    return server.estate.functions.add(
+        "audit",
+        options.function,
+        user_data={**here, **dict(options.user_data)},
+        timeout=options.timeout,
+        plan=options.delivery,
+    )
+
+
+def describe_function(server: ApigServer, function: Function) -> str:
+    """How to invoke it by hand."""
+    called = f"curl -H 'X-Auth-Token: {TOKEN}' -d '{{}}' {invocation_url(server, function)}"
+    return f"function {function.handler}, synchronously or with -async:\n  {called}"
+
+
+def invocation_url(server: ApigServer, function: Function) -> str:
+    """Where to post events for an answer; with `-async` after it, for none."""
+    return f"{server.url}/v2/{function.project_id}/fgs/functions/{function.urn}/invocations"
+
+
+def finish(server: ApigServer, status: int) -> int:
+    """Wait for what was invoked and tell what became of it; the exit status."""
+    try:
+        server.estate.functions.drain()
+    except TimeoutError as error:
+        _note(str(error))
+        status = status or 1
+    for function in server.estate.functions.all:
+        for invocation in function.invocations:
+            why = f": {invocation.error['errorMessage']}" if invocation.error else ""
+            _note(f"invocation {invocation.id} of {function.name} {invocation.outcome}{why}")
+    return status
 
 
 def run(command: list[str], environment: dict[str, str]) -> int:
@@ -175,6 +261,37 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{port} is not a port; known: 0 (a free one) to 65535")
     return port
+
+
+def _agency(text: str) -> tuple[str, str, list[str]]:
+    names, _, project_ids = text.partition("=")
+    domain, _, name = names.partition("/")
+    if not (domain and name and project_ids):
+        raise argparse.ArgumentTypeError(f"{text!r} is not DOMAIN/NAME=PROJECT_ID,...")
+    return domain, name, project_ids.split(",")
+
+
+def _function(text: str) -> str:
+    try:
+        load_handler(text)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not MODULE:HANDLER: {error}") from None
+    return text
+
+
+def _user_data(text: str) -> tuple[str, str]:
+    name, given, value = text.partition("=")
+    if not given and name not in os.environ:
+        raise argparse.ArgumentTypeError(f"{name} has no value, neither here nor in the environment")
+    return name, value if given else os.environ[name]
+
+
+def _plan(text: str) -> Plan:
+    try:
+        pairs = dict(part.split("=") for part in text.split(","))
+        return seeded(int(pairs.pop("seed")), **{name: float(value) for name, value in pairs.items()})
+    except (ValueError, KeyError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not seed=N,duplicates=0.2,...: {error}") from None
 
 
 def _is_credential(name: str) -> bool:

@@ -16,6 +16,8 @@ from urllib.parse import unquote
 
 from tests.emulator import errors
 from tests.emulator.estate import Estate, Kind, Logged
+from tests.emulator.functions import Deferred, invoke, invoke_async
+from tests.emulator.iam import DOMAIN, Key, assume_agency
 from tests.emulator.signature import authenticate
 from tests.emulator.wire import Answer, Request
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 500
 MAX_ENDPOINTS = 50
+MOST_NAMED = 10
 FILTER_STATUSES = ("pendingAcceptance", "accepted", "rejected", "failed")
 # The states that each action can leave behind, by the state that it makes.
 ACTIONS = {
@@ -43,10 +46,11 @@ class Route:
     method: str
     template: str
     parameters: tuple[str, ...]
-    answer: Callable[[Estate, Call], Answer]
+    answer: Callable[[Estate, Call, Key], Answer | Deferred]
+    forbidden: str = "APIC.7106"
 
     def match(self, path: str) -> re.Match[str] | None:
-        """The match of a decoded path, with the groups `project_id` and perhaps `instance_id`."""
+        """The match of a decoded path, with the groups that the template names."""
         return re.fullmatch(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.template), path)
 
 
@@ -60,6 +64,8 @@ class Call:
     gateway_id: str | None = None
     query: dict[str, str] = field(default_factory=dict)
     """The decoded query; of a repeated parameter the last."""
+    urn: str | None = None
+    """Of the function that is to be invoked."""
 
     @property
     def kind(self) -> Kind | None:
@@ -81,21 +87,36 @@ def exchange(estate: Estate, request: Request) -> Iterator[Answer]:
 
 
 def answer(estate: Estate, request: Request) -> Answer:
-    """Answer one request, log it, and change the estate if it was an action."""
+    """Answer one request, log it, and change the estate if it was an action.
+
+    An answer that takes its time is waited for without the lock: a function that is invoked makes requests itself.
+    """
+    key: Key | None = None
     with estate.lock:
         call = parse_call(request)
         for callback in list(estate.callbacks):
             callback(call)
         request_id = estate.next_request_id()
         try:
-            found = _admit_and_answer(estate, call)
+            if not estate.admits() and estate.rate_limit:
+                raise errors.throttled(*estate.rate_limit)
+            key = authenticate(estate, request)
+            if key and key.invocation and estate.functions.count_request(key.invocation):
+                found: Answer | Deferred = Answer(0, broken="reset")  # its sender is dead
+            else:
+                found = _strike_or_answer(estate, call, key or _OWNER)
         except errors.ApiError as error:
             if isinstance(error, errors.RefusalError):
                 estate.refusals.append(f"{request.method} {request.path}?{request.query}: {error.message}")
             found = error.answer(request_id)
-        estate.requests.append(Logged(request.method, request.path, call.query, dict(request.headers), found.status))
+    done = found if isinstance(found, Answer) else found()
+    with estate.lock:
+        headers = dict(request.headers)
+        estate.requests.append(
+            Logged(request.method, request.path, call.query, headers, done.status, key, call.project_id)
+        )
         stamps = {"x-request-id": request_id, "Date": format_datetime(estate.server_time(), usegmt=True)}
-        return replace(found, headers={**found.headers, **stamps}, delay=found.delay + estate.latency)
+        return replace(done, headers={**done.headers, **stamps}, delay=done.delay + estate.latency)
 
 
 def parse_call(request: Request) -> Call:
@@ -105,26 +126,47 @@ def parse_call(request: Request) -> Call:
     for route in ROUTES:
         match = route.match(path)
         if match and route.method == request.method:
-            return Call(request, route, match["project_id"], match.groupdict().get("instance_id"), query)
+            found = match.groupdict()
+            return Call(
+                request, route, found.get("project_id"), found.get("instance_id"), query, found.get("function_urn")
+            )
     return Call(request, query=query)
 
 
-def _admit_and_answer(estate: Estate, call: Call) -> Answer:
-    if not estate.admits() and estate.rate_limit:
-        raise errors.throttled(*estate.rate_limit)
-    authenticate(estate, call.request)
+def _strike_or_answer(estate: Estate, call: Call, key: Key) -> Answer | Deferred:
     for planned in estate.faults:
-        if planned.takes(call.kind, call.gateway_id, call.offset):
-            return planned.fault.strike(lambda: _honest(estate, call))
-    return _honest(estate, call)
+        if planned.takes(call):
+            fault = planned.fault
+            try:
+                return fault.strike(lambda: _at_once(_honest(estate, call, key)))
+            except _Later as later:
+                found = later.found
+                return lambda: fault.strike(found)
+    return _honest(estate, call, key)
 
 
-def _honest(estate: Estate, call: Call) -> Answer:
+class _Later(Exception):
+    """A fault asked for an answer that takes its time, and is to strike once that is there."""
+
+    def __init__(self, found: Deferred) -> None:
+        self.found = found
+
+
+def _at_once(found: Answer | Deferred) -> Answer:
+    if isinstance(found, Answer):
+        return found
+    raise _Later(found)
+
+
+def _honest(estate: Estate, call: Call, key: Key) -> Answer | Deferred:
     route = _known_route(call)
     _check_parameters(call, route)
-    if call.project_id != estate.project_id:
-        raise errors.no_such_api(404, f"unknown project {call.project_id!r}; known: {estate.project_id!r}")
-    return route.answer(estate, call)
+    if call.project_id is not None and not estate.has_project(call.project_id):
+        known = ", ".join([estate.project_id, *(project.id for project in estate.projects)][:MOST_NAMED])
+        raise errors.no_such_api(404, f"unknown project {call.project_id!r}; known: {known}")
+    if not key.opens(call.project_id):
+        raise errors.forbidden(route.forbidden)
+    return route.answer(estate, call, key)
 
 
 def _known_route(call: Call) -> Route:
@@ -154,13 +196,15 @@ def _check_parameters(call: Call, route: Route) -> None:
         raise errors.bad_parameter(f"status is {status!r}; known: {', '.join(FILTER_STATUSES)}")
 
 
-def _list_instances(estate: Estate, call: Call) -> Answer:
-    records = [json.dumps(gateway.record) for gateway in estate.gateways] + [json.dumps(r) for r in estate.raw_records]
+def _list_instances(estate: Estate, call: Call, _: Key) -> Answer:
+    records = [json.dumps(gateway.record) for gateway in estate.gateways if gateway.project_id == call.project_id]
+    if call.project_id == estate.project_id:
+        records += [json.dumps(r) for r in estate.raw_records]
     offset, limit = _window(estate, call)
     return _page("instances", len(records), records[offset : offset + limit])
 
 
-def _list_connections(estate: Estate, call: Call) -> Answer:
+def _list_connections(estate: Estate, call: Call, _: Key) -> Answer:
     gateway = _endpoint_service(estate, call)
     wanted: dict[str, Any] = {name: call.query[name] for name in ("id", "status") if name in call.query}
     if "marker_id" in call.query:
@@ -169,14 +213,14 @@ def _list_connections(estate: Estate, call: Call) -> Answer:
     return _page("connections", total if gateway.stated_total is None else gateway.stated_total, records)
 
 
-def _list_permissions(estate: Estate, call: Call) -> Answer:
+def _list_permissions(estate: Estate, call: Call, _: Key) -> Answer:
     gateway = _endpoint_service(estate, call)
     records = [json.dumps(record) for record in [*gateway.permission_records, *gateway.raw_permissions]]
     offset, limit = _window(estate, call)
     return _page("permissions", len(records), records[offset : offset + limit])
 
 
-def _act(estate: Estate, call: Call) -> Answer:
+def _act(estate: Estate, call: Call, _: Key) -> Answer:
     gateway = _endpoint_service(estate, call)
     action, endpoints = _parse_action(call.request.body)
     status, leaves = ACTIONS[action]
@@ -211,7 +255,7 @@ def _parse_action(body: bytes) -> tuple[str, list[str]]:
 
 def _endpoint_service(estate: Estate, call: Call) -> Gateway:
     for gateway in estate.gateways:
-        if gateway.id == call.gateway_id:
+        if gateway.id == call.gateway_id and gateway.project_id == call.project_id:
             if not gateway.endpoint_service:
                 raise errors.not_found("APIC.7314")
             return gateway
@@ -237,9 +281,15 @@ def _is_integer(text: str) -> bool:
 _INSTANCES = "/v2/{project_id}/apigw/instances"
 _ENDPOINT = _INSTANCES + "/{instance_id}/vpc-endpoint"
 _PAGING = ("offset", "limit")
+_FUNCTION = "/v2/{project_id}/fgs/functions/{function_urn}"
+_OWNER = Key("", "", domain=DOMAIN)
+"""Who comes with the estate's token."""
 ROUTES = (
     Route("instances", "GET", _INSTANCES, _PAGING, _list_instances),
     Route("connections", "GET", f"{_ENDPOINT}/connections", (*_PAGING, "id", "marker_id", "status"), _list_connections),
     Route("permissions", "GET", f"{_ENDPOINT}/permissions", _PAGING, _list_permissions),
     Route("action", "POST", f"{_ENDPOINT}/connections/action", (), _act),
+    Route("securitytokens", "POST", "/v3.0/OS-CREDENTIAL/securitytokens", (), assume_agency),
+    Route("invocations", "POST", f"{_FUNCTION}/invocations", (), invoke, "FSS.0403"),
+    Route("invocations-async", "POST", f"{_FUNCTION}/invocations-async", (), invoke_async, "FSS.0403"),
 )

@@ -6,6 +6,7 @@ the vendor's list of error codes; their wording is not documented for this call.
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal
 
 from tests.emulator.wire import Answer, json_answer
@@ -20,13 +21,13 @@ class ApiError(Exception):
     """Ends a request with an error answer.
 
     `shape` is the layout of the body: `service` has `error_code` and `error_msg`; `gateway` adds `request_id`;
-    `iam` nests `code` and `message` in `error`.
+    `iam` nests `code` and `message` in `error`, and a `title` where the code is the status.
     """
 
     def __init__(
         self,
         status: int,
-        code: str,
+        code: str | int,
         message: str,
         *,
         shape: Shape = "service",
@@ -42,7 +43,9 @@ class ApiError(Exception):
     def answer(self, request_id: str) -> Answer:
         """The error as an answer to the request `request_id`."""
         if self.shape == "iam":
-            return json_answer(self.status, {"error": {"code": self.code, "message": self.message}}, self.headers)
+            error = {"code": self.code, "message": self.message}
+            title = {"title": HTTPStatus(self.status).phrase} if self.code == self.status else {}
+            return json_answer(self.status, {"error": {**error, **title}}, self.headers)
         body = {"error_code": self.code, "error_msg": self.message}
         if self.shape == "gateway":
             body["request_id"] = request_id
@@ -58,7 +61,11 @@ UNAUTHORIZED = {
     "APIG.0301": "Incorrect IAM authentication information: verify aksk signature fail",
 }
 FORBIDDEN = {"APIC.7106": "No permissions to request for the method"}
-NOT_FOUND = {"APIC.7302": "Instance not found", "APIC.7314": "Endpoint service not found"}
+NOT_FOUND = {
+    "APIC.7302": "Instance not found",
+    "APIC.7314": "Endpoint service not found",
+    "FSS.1051": "Not found the function",
+}
 SERVER_ERROR = {
     "APIC.9000": "Internal server error",
     "APIC.9007": "Failed to execute VCPEP request",
@@ -79,6 +86,21 @@ def forbidden(code: str = "APIC.7106") -> ApiError:
 def not_found(code: str) -> ApiError:
     """404 of a thing that the service knows about but does not have; an unknown route is a refusal."""
     return ApiError(404, code, NOT_FOUND.get(code, "Resource not found"), shape=_shape(code))
+
+
+def iam(status: int, message: str) -> ApiError:
+    """Any error of the identity service."""
+    return ApiError(status, status, message, shape="iam")
+
+
+def iam_refusal(message: str) -> RefusalError:
+    """400 of the identity service for a body that its document does not describe."""
+    return RefusalError(400, 400, f"Request body is invalid: {message}", shape="iam")
+
+
+def bad_event(message: str, status: int = 400) -> RefusalError:
+    """400 for a body that FunctionGraph does not take as an event; 413, of which the code is not documented."""
+    return RefusalError(status, f"FSS.0{status}", f"Invalid request: {message}")
 
 
 def busy() -> ApiError:

@@ -5,9 +5,10 @@ Every mutation takes the estate's one lock, which also guards each answer. Nothi
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -15,16 +16,22 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 
 from tests.emulator.faults import Fault, Planned
+from tests.emulator.functions import Functions
 from tests.emulator.gateway import Gateway
+from tests.emulator.iam import DOMAIN, Iam
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from tests.emulator.api import Call
+    from tests.emulator.iam import Agency, Key
 
-Kind = Literal["instances", "connections", "permissions", "action"]
+Kind = Literal[
+    "instances", "connections", "permissions", "action", "securitytokens", "invocations", "invocations-async"
+]
 
 PROJECT_ID = "8a2f36c5d1b94e0f9c7d5b3e1a604f28"
+REGION = "cn-north-4"
 ACCESS_KEY = "EMULATORACCESSKEY001"
 SECRET_KEY = "emulator-secret-key-which-opens-nothing0"
 TOKEN = "emulator-token"
@@ -37,17 +44,32 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True)
 class Logged:
-    """One answered request; `headers` have lower-case names, `status` is 0 when the connection was reset."""
+    """One answered request; `headers` have lower-case names, `status` is 0 when the connection was reset.
+
+    `key` is what signed it, if the signature held: `key.agency` and `key.invocation` tell where it came from.
+    """
 
     method: str
     path: str
     query: dict[str, str]
     headers: Mapping[str, str]
     status: int
+    key: Key | None = None
+    project_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project beside the estate's own, and the agency with which it is read, if it needs one."""
+
+    id: str
+    region: str
+    name: str
+    agency: Agency | None = None
 
 
 class Estate:
-    """The whole emulated service: one project, one pair of credentials, any number of gateways.
+    """The whole emulated service: a project of its own and any others, any number of gateways, keys and functions.
 
     The plain attributes may be set at any time, also while requests are answered.
     """
@@ -68,6 +90,9 @@ class Estate:
         self.secret_key = secret_key
         self.security_token = security_token
         self.token = token
+        """Opens everything."""
+        self.opens: frozenset[str] | None = None
+        """The projects that its own keys open; None is all."""
         self.clock_skew = timedelta()
         """How far the server's clock (the `Date` header, the age of signatures) is ahead of the real time."""
         self.lock_key_after: int | None = None
@@ -79,13 +104,20 @@ class Estate:
         self.latency = 0.0
         """Seconds added to each answer."""
         self.gateways: list[Gateway] = []
+        self.projects: list[Project] = []
+        """The projects beside its own."""
+        self.iam = Iam(self)
+        self.functions = Functions(self)
         self.raw_records: list[Any] = []
-        """Any JSON values, served verbatim after the gateways."""
+        """Any JSON values, served verbatim after the gateways of its own project."""
         self.requests: list[Logged] = []
         self.refusals: list[str] = []
         """Why requests were not understood; a test of a client asserts that there are none."""
         self.failed_signatures = 0
-        self.key_locked_until: datetime | None = None
+        self.failures_of: Counter[str] = Counter()
+        """Failed signatures by access key."""
+        self.locked_until: dict[str, datetime] = {}
+        """By access key."""
         self.peak_in_flight = 0
         self.lock = RLock()
         self.callbacks: list[Callable[[Call], object]] = []
@@ -115,7 +147,46 @@ class Estate:
     def next_request_id(self) -> str:
         """An id for a request, counted apart, so that requests do not change the ids of what is added later."""
         self._request_counter += 1
-        return uuid.uuid5(self._namespace, f"request {self._request_counter}").hex
+        return self.name_for(f"request {self._request_counter}").hex
+
+    def name_for(self, text: str) -> uuid.UUID:
+        """What stands for a text in this estate, the same in every run."""
+        return uuid.uuid5(self._namespace, text)
+
+    def add_project(
+        self, project_id: str, region: str = REGION, name: str = "", domain: str = DOMAIN, agency: str | None = None
+    ) -> Project:
+        """Add a project. The agency of account `domain`, if one is named, may read it, and is made if new."""
+        with self.lock:
+            found = None
+            if agency is not None:
+                known = [a for a in self.iam.agencies if (a.domain, a.name) == (domain, agency)]
+                found = known[0] if known else self.iam.add_agency(domain, agency, ())
+                found.project_ids.add(project_id)
+            project = Project(project_id, region, name or project_id, found)
+            self.projects.append(project)
+            return project
+
+    def has_project(self, project_id: str | None) -> bool:
+        """Whether there is such a project."""
+        return project_id == self.project_id or any(project.id == project_id for project in self.projects)
+
+    def targets(self, endpoint: str, elsewhere: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        """The projects beside its own as entries of `AUDIT_TARGETS`; `elsewhere` has other endpoints by region."""
+        return [
+            {
+                "name": project.name,
+                "region": project.region,
+                "project_id": project.id,
+                "endpoint": (elsewhere or {}).get(project.region, endpoint),
+                **(
+                    {"credentials": {"agency": project.agency.name, "domain": project.agency.domain}}
+                    if project.agency
+                    else {}
+                ),
+            }
+            for project in self.projects
+        ]
 
     def add_gateway(
         self,
@@ -127,8 +198,12 @@ class Estate:
         created_at: datetime | None = None,
         spec: str = "PROFESSIONAL",
         eip_address: str = "",
+        project: Project | None = None,
     ) -> Gateway:
-        """Append a gateway, by default a year old. Without an endpoint service its connections answer 404 APIC.7314."""
+        """Append a gateway, by default a year old and in the estate's own project.
+
+        Without an endpoint service its connections answer 404 APIC.7314.
+        """
         with self.lock:
             gateway = Gateway(
                 estate=self,
@@ -140,6 +215,7 @@ class Estate:
                 permissions=list(permissions or []),
                 spec=spec,
                 eip_address=eip_address,
+                project=project,
             )
             self.gateways.append(gateway)
             return gateway
@@ -170,13 +246,15 @@ class Estate:
         offset: int | None = None,
         times: int | None = 1,
         after: int = 0,
+        project: Project | str | None = None,
     ) -> Planned:
         """Let `fault` strike the next matching requests; of several the one planned first.
 
         None matches everything; `times=None` is forever; `after` lets so many matching requests pass first.
         """
         found = self.gateway(gateway) if isinstance(gateway, str) else gateway
-        planned = Planned(fault, None if found is None else found.id, kind, offset, times, after)
+        project_id = project.id if isinstance(project, Project) else project
+        planned = Planned(fault, None if found is None else found.id, kind, offset, times, after, project_id)
         with self.lock:
             self.faults.append(planned)
         return planned
@@ -212,10 +290,10 @@ class Estate:
                 self._in_flight -= 1
 
     def environment(self, endpoint: str) -> dict[str, str]:
-        """The settings of a process that is to read this estate at `endpoint`."""
+        """The settings of a process that is to read at `endpoint` the estate's own project, or the others if any."""
+        one = {"AUDIT_APIG_ENDPOINT": endpoint, "AUDIT_PROJECT_ID": self.project_id}
         settings = {
-            "AUDIT_APIG_ENDPOINT": endpoint,
-            "AUDIT_PROJECT_ID": self.project_id,
+            **({"AUDIT_TARGETS": json.dumps(self.targets(endpoint))} if self.projects else one),
             "HUAWEICLOUD_SDK_AK": self.access_key,
             "HUAWEICLOUD_SDK_SK": self.secret_key,
         }

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.utils import format_datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tests.emulator import errors
 from tests.emulator.wire import Answer
+
+if TYPE_CHECKING:
+    from tests.emulator.api import Call
 
 Honest = Callable[[], Answer]
 
@@ -194,11 +197,12 @@ class Planned:
     """How often it still strikes; None is forever."""
     after: int = 0
     """How many matching requests it still lets pass."""
+    project_id: str | None = None
     hits: int = field(default=0, init=False)
 
-    def takes(self, kind: str | None, gateway_id: str | None, offset: int | None) -> bool:
-        """Whether this fault strikes a request of this kind; counts it."""
-        if self.times == 0 or not self._matches(kind, gateway_id, offset):
+    def takes(self, call: Call) -> bool:
+        """Whether this fault strikes a request; counts it."""
+        if self.times == 0 or not self._matches(call):
             return False
         if self.after > 0:
             self.after -= 1
@@ -208,5 +212,6 @@ class Planned:
             self.times -= 1
         return True
 
-    def _matches(self, kind: str | None, gateway_id: str | None, offset: int | None) -> bool:
-        return self.kind in (None, kind) and self.gateway_id in (None, gateway_id) and self.offset in (None, offset)
+    def _matches(self, call: Call) -> bool:
+        names = ("kind", "project_id", "gateway_id", "offset")
+        return all(getattr(self, name) in (None, getattr(call, name)) for name in names)

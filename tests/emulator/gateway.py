@@ -13,7 +13,7 @@ from tests.emulator.connection import DOMAIN_ID, Connection, wire_time
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.emulator.estate import Estate
+    from tests.emulator.estate import Estate, Project
 
 # `instance_status` by `status`, as in the vendor's API document of the gateway list.
 INSTANCE_STATUS = {
@@ -74,6 +74,8 @@ class Gateway:
     """Permission texts, `iam:domain::<domain_id>` or `*`."""
     spec: str = "PROFESSIONAL"
     eip_address: str = ""
+    project: Project | None = None
+    """None is the estate's own."""
     raw_records: list[Any] = field(default_factory=list)
     """Any JSON values, served verbatim after the connections."""
     raw_permissions: list[Any] = field(default_factory=list)
@@ -90,11 +92,16 @@ class Gateway:
             return [self._by_id[key] for key in self._order]
 
     @property
+    def project_id(self) -> str:
+        """The project that it is in."""
+        return self.project.id if self.project else self.estate.project_id
+
+    @property
     def record(self) -> dict[str, Any]:
         """The documented record of the gateway list."""
         return {
             "id": self.id,
-            "project_id": self.estate.project_id,
+            "project_id": self.project_id,
             "instance_name": self.name,
             "status": self.status,
             "instance_status": INSTANCE_STATUS.get(self.status, 0),

@@ -41,7 +41,10 @@ def in_process(estate: Estate, endpoint: str = ENDPOINT) -> Iterator[Estate]:
         mock.add_passthru("http://127.0.0.1:")
         for method in METHODS:
             mock.add_callback(method, re.compile(re.escape(endpoint) + "/.*"), callback=respond, content_type=None)
-        yield estate
+        try:
+            yield estate
+        finally:
+            estate.functions.stop()
 
 
 def _as_request(prepared: PreparedRequest) -> Request:

@@ -6,6 +6,7 @@ Timestamps are relative to the birth, so that an estate is the same in every pro
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -71,6 +72,34 @@ def build_large(born: datetime, step: int) -> Estate:
     for number in range(50):
         gateway = estate.add_gateway(f"gateway-{number:02}", permissions=[f"iam:domain::{RETAIL}"])
         gateway.add_connections(2000, domain_id=RETAIL, age=timedelta(days=30))
+    return estate
+
+
+REGIONS = ("cn-north-4", "cn-east-3", "ap-southeast-1", "eu-west-101", "la-north-2")
+
+
+def build_landscape(born: datetime, step: int, projects: int = 50, gateways: int = 20, connections: int = 4) -> Estate:
+    """Projects in five regions and, five at a time, of one account, whose agency alone may read them.
+
+    On every gateway the last connection waits for acceptance, of every tenth gateway for too long.
+    """
+    estate = Estate(now=born)
+    estate.opens = frozenset([estate.project_id])
+    for number in range(projects):
+        project = estate.add_project(
+            uuid.uuid5(uuid.NAMESPACE_URL, f"landscape {number}").hex,
+            region=REGIONS[number % len(REGIONS)],
+            name=f"project-{number:02}",
+            domain=f"account-{number // len(REGIONS):02}",
+            agency="apig-audit",
+        )
+        for place in range(gateways):
+            gateway = estate.add_gateway(
+                f"{project.name}-gateway-{place:02}", permissions=[_permission(RETAIL)], project=project
+            )
+            gateway.add_connections(connections - 1, domain_id=RETAIL, age=timedelta(days=30))
+            age = timedelta(hours=49 if place % 10 == 0 else 3)
+            gateway.add_connection(status="pendingAcceptance", domain_id=RETAIL, age=age)
     return estate
 
 
@@ -161,6 +190,7 @@ NAMED = {
         Sample("documented", build_documented),
         Sample("empty", build_empty),
         Sample("large", build_large, SAMPLE_POLICY),
+        Sample("landscape", build_landscape, SAMPLE_POLICY),
     )
 }
 

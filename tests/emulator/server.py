@@ -26,6 +26,13 @@ class ApigServer(LoopbackServer):
         """The endpoint, as a client is configured with it."""
         return self.origin
 
+    def stop(self) -> None:
+        """Stop the functions of the estate, then the server."""
+        try:
+            self.estate.functions.stop()
+        finally:
+            super().stop()
+
     def environment(self) -> dict[str, str]:
         """The settings of a process that is to read the estate here."""
         return self.estate.environment(self.url)

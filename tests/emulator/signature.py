@@ -16,6 +16,7 @@ from tests.emulator import errors
 
 if TYPE_CHECKING:
     from tests.emulator.estate import Estate
+    from tests.emulator.iam import Key
     from tests.emulator.wire import Request
 
 ALGORITHM = "SDK-HMAC-SHA256"
@@ -25,21 +26,23 @@ LOCKED_FOR = timedelta(minutes=5)
 _AUTHORIZATION = re.compile(rf"{ALGORITHM} Access=([^,]+), SignedHeaders=([^,]+), Signature=([0-9a-f]{{64}})")
 
 
-def authenticate(estate: Estate, request: Request) -> None:
-    """Raises a 401 `ApiError` unless the request carries the estate's token or a good signature.
+def authenticate(estate: Estate, request: Request) -> Key | None:
+    """The key that signed a request; None for the estate's token. Raises a 401 `ApiError` if neither holds.
 
-    Failed signatures are counted, and lock the key when the estate is set to.
+    Failed signatures are counted, and lock their key when the estate is set to.
     """
     if "authorization" not in request.headers:
         if not hmac.compare_digest(request.headers.get("x-auth-token", "").encode(), estate.token.encode()):
             raise errors.unauthorized()
-        return
-    if estate.key_locked_until and estate.server_time() < estate.key_locked_until:
+        return None
+    match = _AUTHORIZATION.fullmatch(request.headers["authorization"])
+    name = match[1] if match else estate.access_key
+    if name in estate.locked_until and estate.server_time() < estate.locked_until[name]:
         raise errors.bad_signature("AK access failed to reach the limit, forbidden")
     try:
-        _check_signature(estate, request)
+        return _check_signature(estate, request)
     except errors.ApiError:
-        _count_failure(estate)
+        _count_failure(estate, name)
         raise
 
 
@@ -64,7 +67,7 @@ def sign(text: str, date: str, secret_key: str) -> str:
     return hmac.new(secret_key.encode(), f"{ALGORITHM}\n{date}\n{digest}".encode(), hashlib.sha256).hexdigest()
 
 
-def _check_signature(estate: Estate, request: Request) -> None:
+def _check_signature(estate: Estate, request: Request) -> Key:
     match = _AUTHORIZATION.fullmatch(request.headers["authorization"])
     if not match:
         raise errors.bad_signature("header Authorization is not of the form of SDK-HMAC-SHA256")
@@ -72,12 +75,16 @@ def _check_signature(estate: Estate, request: Request) -> None:
     signed_headers = names.split(";")
     _check_headers(request, signed_headers)
     _check_date(estate, request)
-    if access_key != estate.access_key:
+    key = estate.iam.find(access_key)
+    if key is None:
         raise errors.bad_signature("access key not found")
-    _check_security_token(estate, request, signed_headers)
-    expected = sign(canonical_request(request, signed_headers), request.headers["x-sdk-date"], estate.secret_key)
+    _check_security_token(key, request, signed_headers)
+    expected = sign(canonical_request(request, signed_headers), request.headers["x-sdk-date"], key.secret)
     if not hmac.compare_digest(expected, signature):
         raise errors.bad_signature("verify aksk signature fail")
+    if key.expires_at and estate.server_time() >= key.expires_at:
+        raise errors.bad_signature("the security token has expired")
+    return key
 
 
 def _check_headers(request: Request, signed_headers: list[str]) -> None:
@@ -98,18 +105,19 @@ def _check_date(estate: Estate, request: Request) -> None:
         raise errors.bad_signature("the signature is expired: X-Sdk-Date is more than 15 minutes off")
 
 
-def _check_security_token(estate: Estate, request: Request, signed_headers: list[str]) -> None:
+def _check_security_token(key: Key, request: Request, signed_headers: list[str]) -> None:
     token = request.headers.get("x-security-token")
-    if token != estate.security_token:
+    if token != key.security_token:
         raise errors.bad_signature("header X-Security-Token does not belong to the access key")
     if token is not None and "x-security-token" not in signed_headers:
         raise errors.bad_signature("header X-Security-Token is not signed")
 
 
-def _count_failure(estate: Estate) -> None:
+def _count_failure(estate: Estate, access_key: str) -> None:
     estate.failed_signatures += 1
-    if estate.lock_key_after and estate.failed_signatures % estate.lock_key_after == 0:
-        estate.key_locked_until = estate.server_time() + LOCKED_FOR
+    estate.failures_of[access_key] += 1
+    if estate.lock_key_after and estate.failures_of[access_key] % estate.lock_key_after == 0:
+        estate.locked_until[access_key] = estate.server_time() + LOCKED_FOR
 
 
 def _canonical_path(path: str) -> str:
