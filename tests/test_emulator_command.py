@@ -138,10 +138,12 @@ def test_estate_from_a_file(tmp_path):
     [
         ("{", "cannot read estate"),
         ("[]", "is not an object"),
-        ('{"gateway": []}', "unknown gateway; known: project_id, policy, gateways"),
+        ('{"gateway": []}', "unknown gateway; known: project_id, policy, projects, gateways"),
         ('{"gateways": 7}', "gateways is not a list"),
         ('{"policy": 7}', "policy is not a string"),
         ('{"gateways": [{}]}', r"gateways\[0\]: has no name"),
+        ('{"projects": [{}]}', r"projects\[0\]: has no id"),
+        ('{"gateways": [{"name": "a", "project": "p"}]}', r"gateways\[0\]: project is 'p'; known: none"),
         ('{"gateways": [{"name": "a", "connections": [{"status": "open"}]}]}', r"connections\[0\]: status is 'open'"),
         ('{"gateways": [{"name": "a", "connections": [{"age_hours": "x"}]}]}', r"connections\[0\]: "),
         ('{"gateways": [{"name": "a", "connections": [{"id": "x", "count": 2}]}]}', "has a connection x already"),
@@ -153,6 +155,26 @@ def test_wrong_estate_file_says_where(tmp_path, text, said):
 
     with pytest.raises(SampleError, match=said):
         find_sample(str(path))
+
+
+def test_projects_from_a_file_and_a_broken_region(tmp_path):
+    path = tmp_path / "mine.json"
+    projects = [
+        {"id": "p1", "region": "r1", "domain": "shop", "agency": "reader"},
+        {"id": "p2", "region": "r2", "name": "second", "error": "APIC.7106"},
+    ]
+    path.write_text(json.dumps({"projects": projects, "gateways": [{"name": "till", "project": "p1"}]}))
+
+    estate = find_sample(str(path)).build(BORN, 0)
+    result = emulate("--estate", str(path), "--broken", "r2=refuses", "--", sys.executable, "-c", SHOW)
+
+    assert estate.gateway("till").record["project_id"] == "p1"
+    assert [planned.project_id for planned in estate.faults] == ["p2"]
+    seen = json.loads(result.stdout.splitlines()[0])
+    first, second = json.loads(seen["AUDIT_TARGETS"])
+    assert first["credentials"] == {"agency": "reader", "domain": "shop"}
+    assert (second["name"], second["region"], second["project_id"]) == ("second", "r2", "p2")
+    assert first["endpoint"] != second["endpoint"]
 
 
 def test_story_goes_one_step_further_each_start(tmp_path):
@@ -251,6 +273,7 @@ def test_command_that_is_not_there_exits_127():
         (["--estate", "nope.json"], "cannot read estate nope.json"),
         (["--port", "70000"], "70000 is not a port"),
         (["--state", "/nowhere/state.json", "--", "true"], "No such file or directory"),
+        (["--broken", "r1=sulks"], "'r1=sulks' is not REGION=HOW; known: refuses, resets, hangs"),
         (["--bogus"], "unrecognized arguments: --bogus"),
     ],
 )

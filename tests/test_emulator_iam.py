@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 import requests
 
-from tests.emulator import Estate, Forbidden, Key, Throttled, Unauthorized, broken, serve
+from tests.emulator import Estate, Forbidden, IamError, Key, Throttled, Unauthorized, broken, serve
 from tests.emulator.samples import REGIONS, build_landscape
 from tests.emulator_client import SECURITY_TOKENS, assume, issued, own_key, read, send
 
@@ -211,7 +211,10 @@ def test_faults_strike_one_project_only(server, estate):
     assert [read(server, p).status_code for p in (estate.project_id, "p-shop", "p-other")] == [200, 401, 429]
     assert [read(server, p).status_code for p in (estate.project_id, "p-shop", "p-other")] == [200, 401, 200]
     estate.fail(Forbidden(), kind="securitytokens")
+    estate.fail(IamError(401, 401, "The token expired"), kind="securitytokens")
     assert assume(server, "reader", domain_name="shop").status_code == 403
+    told = {"code": 401, "message": "The token expired", "title": "Unauthorized"}
+    assert assume(server, "reader", domain_name="shop").json() == {"error": told}
 
 
 def test_landscape_is_the_same_every_time_and_readable_by_its_agencies():
@@ -237,7 +240,8 @@ def test_landscape_is_the_same_every_time_and_readable_by_its_agencies():
 def test_one_region_may_be_elsewhere():
     estate = build_landscape(BORN, 0, projects=10, gateways=1)
 
-    targets = estate.targets("http://here", {REGIONS[1]: "http://there"})
+    estate.elsewhere[REGIONS[1]] = "http://there"
+    targets = estate.targets("http://here")
 
     assert [t["endpoint"] for t in targets if t["region"] == REGIONS[1]] == ["http://there"] * 2
     assert len([t for t in targets if t["endpoint"] == "http://here"]) == 8

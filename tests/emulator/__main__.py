@@ -17,8 +17,9 @@ import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from tests.emulator.broken import How, broken
 from tests.emulator.estate import TOKEN
 from tests.emulator.functions import Function, Plan, once, seeded
 from tests.emulator.receiver import SECRET, Delivery, Receiver, receive
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         estate = sample.build(story.born, story.step)
         for domain, name, project_ids in options.agency:
             estate.iam.add_agency(domain, name, project_ids)
+        for region, how in options.broken:
+            estate.elsewhere[region] = stack.enter_context(broken(how))
         try:
             server = stack.enter_context(serve(estate, options.port))
             save_story(options.state, story)
@@ -89,6 +92,14 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="DOMAIN/NAME=PROJECT_ID,...",
         help="an agency that whoever has the estate's keys may assume; repeatable",
+    )
+    parser.add_argument(
+        "--broken",
+        type=_broken,
+        action="append",
+        default=[],
+        metavar="REGION=HOW",
+        help=f"this region's endpoint {', '.join(get_args(How))}; for estates of several projects; repeatable",
     )
     parser.add_argument(
         "--function",
@@ -269,6 +280,14 @@ def _agency(text: str) -> tuple[str, str, list[str]]:
     if not (domain and name and project_ids):
         raise argparse.ArgumentTypeError(f"{text!r} is not DOMAIN/NAME=PROJECT_ID,...")
     return domain, name, project_ids.split(",")
+
+
+def _broken(text: str) -> tuple[str, How]:
+    region, _, how = text.partition("=")
+    for known in get_args(How):
+        if region and how == known:
+            return region, known
+    raise argparse.ArgumentTypeError(f"{text!r} is not REGION=HOW; known: {', '.join(get_args(How))}")
 
 
 def _function(text: str) -> str:

@@ -106,6 +106,8 @@ class Estate:
         self.gateways: list[Gateway] = []
         self.projects: list[Project] = []
         """The projects beside its own."""
+        self.elsewhere: dict[str, str] = {}
+        """By region, the endpoint that `targets` names in place of the common one: see `broken`."""
         self.iam = Iam(self)
         self.functions = Functions(self)
         self.raw_records: list[Any] = []
@@ -171,14 +173,14 @@ class Estate:
         """Whether there is such a project."""
         return project_id == self.project_id or any(project.id == project_id for project in self.projects)
 
-    def targets(self, endpoint: str, elsewhere: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-        """The projects beside its own as entries of `AUDIT_TARGETS`; `elsewhere` has other endpoints by region."""
+    def targets(self, endpoint: str) -> list[dict[str, Any]]:
+        """The projects beside its own as entries of `AUDIT_TARGETS`."""
         return [
             {
                 "name": project.name,
                 "region": project.region,
                 "project_id": project.id,
-                "endpoint": (elsewhere or {}).get(project.region, endpoint),
+                "endpoint": self.elsewhere.get(project.region, endpoint),
                 **(
                     {"credentials": {"agency": project.agency.name, "domain": project.agency.domain}}
                     if project.agency

@@ -94,10 +94,13 @@ class ServerError:
 
 @dataclass(frozen=True)
 class IamError:
-    """An error in the layout of the identity service: `{"error": {"code", "message"}}`."""
+    """An error in the layout of the identity service: `{"error": {"code", "message"}}`.
+
+    Its own call answers the status as the code, and a `title`.
+    """
 
     status: int = 401
-    code: str = "IAM.0001"
+    code: str | int = "IAM.0001"
     message: str = "The request is invalid"
 
     def strike(self, honest: Honest) -> Answer:

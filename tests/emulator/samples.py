@@ -207,10 +207,14 @@ def find_sample(name: str) -> Sample:
 def load_sample(path: Path) -> Sample:
     """The sample that a file describes. Raises `SampleError`.
 
-    The form, in which all but the names of the gateways may be left out; `policy` is relative to the file::
+    The form, in which all but the names of the gateways and ids of the projects may be left out; `policy` is
+    relative to the file, and a gateway without `project` is in `project_id`::
 
-        {"project_id": "...", "policy": "policy.json", "gateways": [
-          {"name": "billing", "id": "...", "status": "Running", "endpoint_service": true, "spec": "BASIC",
+        {"project_id": "...", "policy": "policy.json",
+         "projects": [{"id": "...", "region": "...", "name": "...", "domain": "...", "agency": "...",
+                       "error": "APIC.7106"}],
+         "gateways": [
+          {"name": "billing", "project": "...", "id": "...", "status": "Running", "endpoint_service": true, "spec": "BASIC",
            "permissions": ["iam:domain::..."], "error": "APIC.7106",
            "connections": [{"status": "accepted", "domain_id": "...", "age_hours": 49, "count": 600,
                             "id": "...", "marker_id": 1}]}]}
@@ -229,22 +233,41 @@ def load_sample(path: Path) -> Sample:
 
 
 def _parse_estate(document: Any, born: datetime, where: str) -> Estate:
-    _check(document, ("project_id", "policy", "gateways"), where)
+    _check(document, ("project_id", "policy", "projects", "gateways"), where)
     for name in ("project_id", "policy"):
         if not isinstance(document.get(name, ""), str):
             raise SampleError(f"{where}: {name} is not a string")
     estate = Estate(now=born, **{name: document[name] for name in ("project_id",) if name in document})
+    for index, item in enumerate(_list_in(document, "projects", where)):
+        _parse_project(estate, item, f"{where}: projects[{index}]")
     for index, item in enumerate(_list_in(document, "gateways", where)):
         _parse_gateway(estate, item, f"{where}: gateways[{index}]")
     return estate
 
 
+def _parse_project(estate: Estate, item: Any, where: str) -> None:
+    plain = ("region", "name", "domain", "agency")
+    _check(item, (*plain, "id", "error"), where)
+    if not isinstance(item.get("id"), str):
+        raise SampleError(f"{where}: has no id")
+    project = estate.add_project(item["id"], **{name: item[name] for name in plain if name in item})
+    if "error" in item:
+        estate.fail(Forbidden(item["error"]), project=project, times=None)
+
+
 def _parse_gateway(estate: Estate, item: Any, where: str) -> None:
     plain = ("name", "status", "endpoint_service", "permissions", "spec")
-    _check(item, (*plain, "id", "error", "connections"), where)
+    _check(item, (*plain, "id", "project", "error", "connections"), where)
     if "name" not in item:
         raise SampleError(f"{where}: has no name")
-    gateway = estate.add_gateway(gateway_id=item.get("id"), **{name: item[name] for name in plain if name in item})
+    projects = {project.id: project for project in estate.projects}
+    if item.get("project") not in (None, *projects):
+        raise SampleError(f"{where}: project is {item['project']!r}; known: {', '.join(projects) or 'none'}")
+    gateway = estate.add_gateway(
+        gateway_id=item.get("id"),
+        project=projects.get(item.get("project")),
+        **{name: item[name] for name in plain if name in item},
+    )
     if "error" in item:
         estate.fail(Forbidden(item["error"]), gateway=gateway, times=None)
     for index, connection in enumerate(_list_in(item, "connections", where)):
