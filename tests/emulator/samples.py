@@ -214,7 +214,8 @@ def load_sample(path: Path) -> Sample:
          "projects": [{"id": "...", "region": "...", "name": "...", "domain": "...", "agency": "...",
                        "error": "APIC.7106"}],
          "gateways": [
-          {"name": "billing", "project": "...", "id": "...", "status": "Running", "endpoint_service": true, "spec": "BASIC",
+          {"name": "billing", "project": "...", "id": "...", "status": "Running", "endpoint_service": true,
+           "spec": "BASIC",
            "permissions": ["iam:domain::..."], "error": "APIC.7106",
            "connections": [{"status": "accepted", "domain_id": "...", "age_hours": 49, "count": 600,
                             "id": "...", "marker_id": 1}]}]}
