@@ -51,7 +51,10 @@ class Run:
     delay: float = 0.0
     """Seconds between acceptance and start."""
     dies_at_request: int | None = None
-    """SIGKILL comes with its n-th request to the emulator, counted from 1, which is lost; needs a process."""
+    """SIGKILL comes with its n-th request to the emulator, counted from 1; from there on all are lost.
+
+    Needs a process of its own.
+    """
 
 
 Plan = Callable[[int], Sequence[Run]]
@@ -145,7 +148,8 @@ class Functions:
     def __init__(self, estate: Estate) -> None:
         self._estate = estate
         self._by_urn: dict[str, Function] = {}
-        self._running: dict[str, Invocation] = {}
+        self._runs: dict[str, Invocation] = {}
+        """By id, those that began; requests of the dead may still arrive."""
         self._threads: list[Thread] = []
         self._slots = BoundedSemaphore(AT_ONCE)
         self._stopping = Event()
@@ -204,8 +208,8 @@ class Functions:
         """Forget what waits, kill the processes, and wait for the threads. Raises TimeoutError."""
         self._stopping.set()
         with self._estate.lock:
-            running = list(self._running.values())
-        for invocation in running:
+            runs = list(self._runs.values())
+        for invocation in runs:
             if invocation.process:
                 invocation.process.kill()
         try:
@@ -214,12 +218,12 @@ class Functions:
             self._stopping = Event()
 
     def count_request(self, invocation_id: str) -> bool:
-        """Note a request of a run; whether the run dies of it."""
-        invocation = self._running.get(invocation_id)
+        """Note a request of a run; whether the run dies of it, or is dead already and was sending several at once."""
+        invocation = self._runs.get(invocation_id)
         if invocation is None:
             return False
         invocation.requests += 1
-        if invocation.requests != invocation.dies_at_request:
+        if invocation.dies_at_request is None or invocation.requests < invocation.dies_at_request:
             return False
         invocation.kill()
         return True
@@ -246,7 +250,7 @@ class Functions:
             opens = estate.opens if function.project_ids is None else function.project_ids
             key = estate.iam.issue(project_ids=opens, invocation=invocation.id)
             invocation.key, invocation.outcome = key, "running"
-            self._running[invocation.id] = invocation
+            self._runs[invocation.id] = invocation
         values = {
             "access": key.access,
             "secret": key.secret,
@@ -267,7 +271,6 @@ class Functions:
         else:
             found = self._run_apart(function, function.handler, invocation, {"event": event, "context": values})
         with estate.lock:
-            del self._running[invocation.id]
             if found[0] == "succeeded" and len(json.dumps(found[1])) > MOST_RESULT:
                 found = ("failed", None, {"errorMessage": "the result is too large", "errorType": "ResultTooLarge"})
             invocation.outcome, invocation.result, invocation.error = found
