@@ -52,6 +52,7 @@ unit: $(VENV)/.installed ## all other tests
 bench: $(VENV)/.installed ## what an audit costs beside a bare floor, as ratios
 	@$(BIN)/python -m tests.bench
 	@$(BIN)/python -m tests.bench_rules
+	@$(BIN)/python -m tests.bench_start
 
 clean: ## remove what make and the demo left
 	rm -rf $(VENV) out/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

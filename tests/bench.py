@@ -140,11 +140,6 @@ def main() -> None:
                 costs.append(best(audit(store), environment, (0, 1)))
                 report(f"{gateways} gateways", costs[-1])
         print(f"  ten times the estate                {costs[1].memory / costs[0].memory:4.2f} x memory")
-        print("start")
-        environment = dict(os.environ)
-        requests_only = best(["-c", "import requests"], environment, runs=5)
-        report("import requests", requests_only)
-        report("import handler", best(["-c", "import handler"], environment, runs=5), requests_only)
         print(f"Python {sys.version.split()[0]}, {os.cpu_count()} processors")
 
 

@@ -83,8 +83,10 @@ def test_the_clock_is_read_in_adapters_only():
         assert not re.search(r"\b(datetime\.now|utcnow|time\.time|monotonic)\(", MODULES[module].read_text()), module
 
 
-@pytest.mark.parametrize("heavy", ["rich", "jinja2", "jsonschema", "huaweicloudsdkapig", "hypothesis", "obs"])
-def test_the_function_does_not_load_what_only_a_terminal_needs(heavy):
+@pytest.mark.parametrize(
+    "heavy", ["rich", "jinja2", "jsonschema", "huaweicloudsdkapig", "hypothesis", "obs", "audit.render.chat"]
+)
+def test_a_start_does_not_load_what_only_a_terminal_or_some_runs_need(heavy):
     """Cold start pays for nothing that is not used."""
-    code = f"import sys, handler; sys.exit(any(name.split('.')[0] == {heavy!r} for name in sys.modules))"
+    code = f"import sys, handler; sys.exit(any((name + '.').startswith('{heavy}.') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT.parent, check=False).returncode == 0

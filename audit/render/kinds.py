@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from audit.render import generic
-from audit.render.chat import dingtalk, discord, feishu, slack, teams, wecom, welink
 
 if TYPE_CHECKING:
     from audit.render.post import Builder, Classifier
@@ -17,27 +17,40 @@ GENERIC = "generic"
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """`hosts` where it lives, `*.` for any name below; none: anywhere. `signs`: whether it takes a signing secret."""
+    """`hosts` where it lives, `*.` for any name below; none: anywhere. `signs`: whether it takes a signing secret.
 
-    hosts: tuple[str, ...]
-    build: Builder
-    classify: Classifier
+    Its `module` is loaded when it is first spoken to: a start does not pay for the others.
+    """
+
+    module: str
+    hosts: tuple[str, ...] = ()
     signs: bool = False
+
+    @property
+    def build(self) -> Builder:
+        builder: Builder = import_module(self.module).build
+        return builder
+
+    @property
+    def classify(self) -> Classifier:
+        classifier: Classifier = import_module(self.module).classify
+        return classifier
 
     def lives_at(self, host: str) -> bool:
         """Whether a host (lower case) is one of its own."""
         return any(host.endswith(own[1:]) if own.startswith("*.") else host == own for own in self.hosts)
 
 
+_CHAT = "audit.render.chat"
 KINDS = {
-    GENERIC: Kind((), generic.build, generic.classify, signs=True),
-    "slack": Kind(("hooks.slack.com",), slack.build, slack.classify),
-    "teams": Kind(("*.logic.azure.com", "*.api.powerplatform.com"), teams.build, teams.classify),
-    "feishu": Kind(("open.feishu.cn", "open.larksuite.com"), feishu.build, feishu.classify, signs=True),
-    "dingtalk": Kind(("oapi.dingtalk.com",), dingtalk.build, dingtalk.classify, signs=True),
-    "wecom": Kind(("qyapi.weixin.qq.com",), wecom.build, wecom.classify),
-    "welink": Kind(("open.welink.huaweicloud.com",), welink.build, welink.classify),
-    "discord": Kind(("discord.com",), discord.build, discord.classify),
+    GENERIC: Kind("audit.render.generic", signs=True),
+    "slack": Kind(f"{_CHAT}.slack", ("hooks.slack.com",)),
+    "teams": Kind(f"{_CHAT}.teams", ("*.logic.azure.com", "*.api.powerplatform.com")),
+    "feishu": Kind(f"{_CHAT}.feishu", ("open.feishu.cn", "open.larksuite.com"), signs=True),
+    "dingtalk": Kind(f"{_CHAT}.dingtalk", ("oapi.dingtalk.com",), signs=True),
+    "wecom": Kind(f"{_CHAT}.wecom", ("qyapi.weixin.qq.com",)),
+    "welink": Kind(f"{_CHAT}.welink", ("open.welink.huaweicloud.com",)),
+    "discord": Kind(f"{_CHAT}.discord", ("discord.com",)),
 }
 
 
