@@ -12,9 +12,6 @@ from audit.deadline import Deadline
 from audit.errors import ApiError, Forbidden, NotFound, Unavailable
 from audit.huawei import transport as transport_module
 from audit.huawei.apig import (
-    LIST_CONNECTIONS,
-    LIST_GATEWAYS,
-    LIST_PERMISSIONS,
     STATUS_FILTERS,
     Apig,
     decode_connections,
@@ -22,6 +19,7 @@ from audit.huawei.apig import (
     decode_permissions,
     endpoint_of,
 )
+from audit.huawei.permissions import LIST_CONNECTIONS, LIST_GATEWAYS, LIST_PERMISSIONS
 from audit.huawei.signing import AccessKey, SignatureAuth
 from audit.huawei.transport import Transport
 from audit.model import EndpointConnection, Gateway
@@ -230,7 +228,9 @@ def test_403_names_the_action_to_grant(apig, estate, ask, permission):
     estate.fail(Denied())
     with pytest.raises(Forbidden) as caught:
         ask(apig)
-    assert str(caught.value).endswith(f"; grant {permission}")
+    assert str(caught.value).endswith(
+        f"; grant {permission.identity} (identity policy) or {permission.role} (role policy)"
+    )
 
 
 @pytest.mark.parametrize(("gone", "code"), [(True, "APIC.7302"), (False, "APIC.7314")])

@@ -16,7 +16,8 @@ ROOT = Path(audit.__file__).parent
 ADAPTERS = {
     "audit.compose", "audit.cli", "audit.settings", "audit.exchange", "audit.webhook", "audit.deadline",
     "audit.huawei.apig", "audit.huawei.function", "audit.huawei.obs",
-    "audit.huawei.obs_client", "audit.huawei.pace", "audit.huawei.signing", "audit.huawei.transport",
+    "audit.huawei.obs_client", "audit.huawei.pace", "audit.huawei.permissions", "audit.huawei.signing",
+    "audit.huawei.transport",
 }  # fmt: skip
 MODULES = {
     ".".join(("audit", *path.relative_to(ROOT).with_suffix("").parts)): path

@@ -106,7 +106,7 @@ def test_a_wrong_secret_is_refused_once_and_said_without_it(obs, tmp_path):
         store.put("k", io.BytesIO(b"x"))
     text = str(caught.value)
     assert "obs://evidence/" in text
-    assert "k: cannot be written: HTTP 403 SignatureDoesNotMatch (request id REQX); grant obs:object:GetObject" in text
+    assert "k: cannot be written: HTTP 403 SignatureDoesNotMatch (request id REQX); check the access key" in text
     assert AK not in text
     assert len(obs.seen) == 1
 

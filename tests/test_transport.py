@@ -27,6 +27,7 @@ from audit.errors import (
     Unexpected,
 )
 from audit.huawei import transport as module
+from audit.huawei.permissions import Action
 from audit.huawei.signing import AccessKey, SignatureAuth, TokenAuth
 from audit.huawei.transport import Transport
 from audit.text import Redactor
@@ -106,7 +107,7 @@ def echo(body: bytes) -> bytes:
 
 def ask(transport: Transport, decode: Callable[[bytes], bytes] = echo) -> bytes:
     params = {"offset": 0, "limit": 500}
-    return transport.get(f"/v2/{PROJECT_ID}/apigw/instances", params, decode, permission="apig:instance:list")
+    return transport.get(f"/v2/{PROJECT_ID}/apigw/instances", params, decode, permission=Action("list", "lists"))
 
 
 def refusal(transport: Transport, decode=echo) -> ApiError:
@@ -288,7 +289,7 @@ def test_error_says_status_code_message_and_request_id(server, fault, text):
     error, _ = fail_always(server, fault)
     if "ID" in text:
         assert error.request_id
-    text = text.replace("PERMISSION", "apig:instance:list")
+    text = text.replace("PERMISSION", "list (identity policy) or lists (role policy)")
     assert str(error) == text.replace(" ID)", f" {error.request_id})")
 
 

@@ -12,18 +12,13 @@ from urllib.parse import quote
 
 import msgspec
 
+from audit.huawei.permissions import LIST_CONNECTIONS, LIST_GATEWAYS, LIST_PERMISSIONS
 from audit.model import EndpointConnection, Gateway
 from audit.paging import PAGE_LIMIT, Page
 from audit.times import canonical_time
 
 if TYPE_CHECKING:
     from audit.huawei.transport import Transport
-
-# What to grant, first in an identity policy (IAM 5.0), then in a role policy (1.1). Source: vendor's "Permissions and
-# supported actions"; that the role actions suffice, and the name of the first, are not proved against the live cloud.
-LIST_GATEWAYS = "apig:instance:list (identity policy) or apig:instances:list (role policy)"
-LIST_CONNECTIONS = "apig:instance:listVpcEndpoint (identity policy) or apig:instances:get (role policy)"
-LIST_PERMISSIONS = "apig:instance:listVpcEndpointPermission (identity policy) or apig:instances:get (role policy)"
 
 # No list is longer; a larger `total` is nonsense, and must not make anyone plan for so many pages.
 MOST_ITEMS = 10_000_000

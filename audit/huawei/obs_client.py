@@ -21,6 +21,7 @@ from obs import ObsClient
 
 from audit.errors import StoreError
 from audit.exchange import describe_failure
+from audit.huawei.permissions import GET_OBJECT, LIST_OBJECTS, PUT_OBJECT, USE_KEY, describe
 from audit.text import Redactor, printable, shorten
 
 if TYPE_CHECKING:
@@ -35,10 +36,9 @@ TRIES = 4
 SILENCE_SECONDS = 15.0
 _FIRST_BACKOFF = 0.2
 _AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504})
-_ADVICE = {
-    401: "; check the access key",
-    403: "; grant obs:object:GetObject, obs:object:PutObject and obs:bucket:ListBucket (see README, Permissions)",
-}
+_WRONG_KEY = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurityToken"})
+# What it takes to do something. OBS tells nobody that an object is missing who may not list its bucket.
+_NEEDS = {"read": (GET_OBJECT, LIST_OBJECTS), "written": (PUT_OBJECT,), "listed": (LIST_OBJECTS,)}
 
 
 class SafeClient:
@@ -63,7 +63,10 @@ class SafeClient:
         call: Callable[[ObsClient], Answer],
         accepts: Callable[[Answer], bool] = lambda _answer: False,
     ) -> Answer:
-        """Return an answer below 300, or one that `accepts` lets pass, after some tries. Raises StoreError."""
+        """Return an answer below 300, or one that `accepts` lets pass, after some tries. Raises StoreError.
+
+        `what` is what is done to `where`: "read", "written" or "listed".
+        """
         for attempt in range(1, TRIES + 1):
             left, keys, again = self._deadline.left(), self._place.keys(), True
             if not left:
@@ -79,13 +82,25 @@ class SafeClient:
                 if answer.status < 300 or accepts(answer):
                     return answer
                 again = answer.status in _AGAIN
-                why = _refusal(answer)
+                why = _refusal(answer) + self._advice(answer, what)
             wait = _FIRST_BACKOFF * 2.0**attempt * random.uniform(0.5, 1)
             if not again or attempt == TRIES or wait >= self._deadline.left():
                 secrets = [text for text in (keys.ak, keys.sk, keys.security_token) if text]
                 raise StoreError(f"{where}: cannot be {what}: {Redactor(secrets)(why)}")
             time.sleep(wait)
         raise AssertionError("the loop returns or raises")
+
+    def _advice(self, answer: Answer, what: str) -> str:
+        if answer.status == 401 or answer.errorCode in _WRONG_KEY:
+            return "; check the access key"
+        if answer.status != 403:
+            return ""
+        if answer.errorCode == "RequestTimeTooSkewed":
+            return "; set the clock of this machine"
+        grant = f"; grant {describe(*_NEEDS[what])}"
+        if self._place.kms_key and what != "listed":
+            grant += f", and for the key {describe(*USE_KEY)}"
+        return f"{grant}: see README, Permissions"
 
     def connect(self, keys: Credentials, seconds: float) -> ObsClient:
         """Make the vendor's client for one request, with `seconds` for each wait."""
@@ -113,7 +128,7 @@ def _refusal(answer: Answer) -> str:
     named = shorten(printable(f"HTTP {answer.status} {answer.errorCode or ''}".strip()), 100)
     if answer.requestId:
         named += f" (request id {shorten(printable(str(answer.requestId)), 100)})"
-    return named + _ADVICE.get(answer.status, "")
+    return named
 
 
 def _proxy_of(url: str) -> dict[str, Any]:

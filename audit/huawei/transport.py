@@ -22,6 +22,7 @@ from audit.errors import (
 )
 from audit.exchange import Answer, ExchangeError, HttpClient
 from audit.huawei.pace import Pace
+from audit.huawei.permissions import describe
 from audit.text import printable, shorten
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from requests.auth import AuthBase
 
     from audit.deadline import Deadline
+    from audit.huawei.permissions import Action
     from audit.text import Redactor
 
 TRIES = 5
@@ -63,12 +65,12 @@ class Transport:
         self.skew = 0.0
 
     def get(
-        self, path: str, params: Mapping[str, str | int], decode: Callable[[bytes], Decoded], *, permission: str
+        self, path: str, params: Mapping[str, str | int], decode: Callable[[bytes], Decoded], *, permission: Action
     ) -> Decoded:
         """Return the decoded answer.
 
         `decode` raises ValueError for a body that is not what it should be; that is retried like a broken answer.
-        `permission` names the IAM action in case it is missing. Raises ApiError.
+        `permission` is what is missing where the answer is 403. Raises ApiError.
         """
         for attempt in range(1, TRIES + 1):
             try:
@@ -95,7 +97,7 @@ class Transport:
         path: str,
         params: Mapping[str, str | int],
         decode: Callable[[bytes], Decoded],
-        permission: str,
+        permission: Action,
         attempt: int,
     ) -> Decoded:
         with self._pace.turn(self._deadline.left(), attempt) as came:
@@ -128,10 +130,10 @@ class Transport:
             self.skew = (answer.date - datetime.now(timezone.utc)).total_seconds()
         return answer
 
-    def _refusal(self, answer: Answer, permission: str) -> ApiError:
+    def _refusal(self, answer: Answer, permission: Action) -> ApiError:
         code, message = _error_of(answer.body)
         kind = _kind_of(answer.status, code)
-        error = self._error(kind, answer, code, message, f"; grant {permission}" if kind is Forbidden else "")
+        error = self._error(kind, answer, code, message, f"; grant {describe(permission)}" if kind is Forbidden else "")
         if isinstance(error, CredentialsRefused):
             self._refused = error
             self._pace.stop()
