@@ -30,6 +30,8 @@ _SDK_NAMES = ("HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK", "HUAWEICLOUD_SDK_SECUR
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # No periods in a bucket's name: no certificate is for `a.b.obs.region...`. No segment that begins with one.
 _OBS = re.compile(r"obs://([a-z0-9][a-z0-9-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)/?")
+# What Serverless Devs leaves in place of a variable that was not set.
+_UNFILLED = re.compile(r"\$\{env\(.*\)\}")
 _KMS_KEY = r"[A-Za-z0-9:/_-]{1,200}"
 
 
@@ -222,6 +224,11 @@ class _Reader:
             f"{_BY_NAME[name].flag} is given without a value" for name, v in flags.items() if not v.strip()
         ]
         named = set(REFERENCE.findall(environment.get(f"{PREFIX}RECEIVERS", "")))
+        self._problems += [
+            f"{name} is {value}, as that variable was not set at the deployment; set it and deploy again"
+            for name, value in environment.items()
+            if (name.startswith(PREFIX) or name in named) and _UNFILLED.fullmatch(value)
+        ]
         for name in sorted(environment.keys() - named):
             word = name.removeprefix(PREFIX)
             if environment[name] and word != name and word not in _BY_NAME:
