@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = (ROOT / "template.yml").read_text()
-SCHEMA = json.loads(Path(__file__).with_name("template.schema.json").read_text())
+SCHEMA = json.loads((ROOT / "tests/fgs/component.schema.json").read_text())
 # The command itself: it has a parser of its own for edition 1.0.0, which @serverless-devs/parse-spec leaves as it is.
 TOOL = "@serverless-devs/s@3.1.10"
 LISTENER = """
