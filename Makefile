@@ -3,19 +3,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The function's runtime. Not `?=`: images of Python set PYTHON_VERSION to their own.
+PYTHON_VERSION := 3.10
+ARCH := x86_64
 # A setting of your own must not send the demo's message to your own chat.
 NO_SETTINGS = env $$(env | sed -n 's/^\(AUDIT_[A-Za-z0-9_]*\)=.*/-u \1/p')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types rules unit bench clean
+.PHONY: help demo package lock test check lint types rules unit bench clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
-	@echo "Installing into $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt | $(BIN)/pip
+	@echo "Installing into $(VENV) ..."
 	@$(PIP) -r requirements-dev.txt
 	@touch $@
 
@@ -31,6 +36,12 @@ demo: $(VENV)/.installed ## audit a sample estate over HTTP into ./out/demo; no 
 	    echo "Run make demo again: the sample estate has moved on by then. make clean starts it anew.";; \
 	  *) exit $$code;; \
 	esac
+
+package: | $(BIN)/pip ## build dist/apig-vpcep-audit.zip and dist/code; PYTHON_VERSION=3.12 and ARCH=aarch64 for others
+	@$(BIN)/python .ci/package.py --python-version $(PYTHON_VERSION) --arch $(ARCH)
+
+lock: | $(BIN)/pip ## renew .ci/package.lock after a change of requirements.txt
+	@$(BIN)/python .ci/package.py --lock
 
 test: check ## the same as check
 
@@ -55,5 +66,5 @@ bench: $(VENV)/.installed ## what an audit costs beside a bare floor, as ratios
 	@$(BIN)/python -m tests.bench_start
 
 clean: ## remove what make and the demo left
-	rm -rf $(VENV) out/demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) out/demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
