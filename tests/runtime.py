@@ -97,9 +97,8 @@ def function(package: Path, image: Path, python: str, directory: Path) -> Iterat
     (directory / "tmp").mkdir()
     with zipfile.ZipFile(package) as archive:
         archive.extractall(code)
-    folders = [code, *(path for path in code.rglob("*") if path.is_dir())]
-    for path in folders:
-        path.chmod(0o555)
+    for path in [code, *code.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
     command = [*_bound_by_modes(code), python, "-I", "-S", __file__, str(code), str(image)]
     environment = {"PATH": os.defpath, "TMPDIR": str(directory / "tmp")}
     pipe = subprocess.PIPE
@@ -115,8 +114,8 @@ def function(package: Path, image: Path, python: str, directory: Path) -> Iterat
             process.wait(10)
     finally:
         process.kill()
-        for path in folders:
-            path.chmod(0o755)
+        for path in [code, *code.rglob("*")]:
+            path.chmod(0o755)  # so that it can be removed
 
 
 def _bound_by_modes(code: Path) -> list[str]:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from tests.emulator import Estate
 
-MEMORY = 128_000_000  # memorySize of template.yml
+TEMPLATE = (package.ROOT / "template.yml").read_text()
+MEMORY = 1_000_000 * int(TEMPLATE.partition("memorySize: ")[2].partition("\n")[0])
 FOLDER = "runtime"
 # When a run was made, and what follows from it.
 PASSING = {"run_id", "first_seen", "last_seen", "read_in", "status_since"}
@@ -113,6 +114,7 @@ def tell(told: Story, url: str) -> Story:
     before = tree_hash(instance.code)
     answers = {"initializer": instance.invoke(None, entry="initializer", **context)}
     answers["first"] = instance.invoke(timer(), **context)
+    assert "errorMessage" not in answers["first"], answers["first"]
     first_findings = lines_of(get)
     answers["warm"] = instance.invoke(timer("{}", "v2.0"), **context)
     answers["by hand"] = instance.invoke({}, **context)
@@ -135,6 +137,12 @@ def lines_of(get: Any) -> dict[str, list[Any]]:
         records = [{k: v for k, v in json.loads(line).items() if k not in PASSING} for line in lines]
         found[name] = sorted(records, key=lambda record: json.dumps(record, sort_keys=True))
     return found
+
+
+def test_the_template_deploys_what_is_built_here():
+    """For the runtime that the package is built for unless told otherwise."""
+    assert f"runtime: Python{package.VERSIONS[0]}\n" in TEMPLATE
+    assert "codeUri: ./dist/code\n" in TEMPLATE
 
 
 def test_it_finds_what_the_sources_find(story):
