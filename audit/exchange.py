@@ -20,6 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from audit import __version__
 from audit.errors import AuditError
+from audit.route import find_route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,15 +70,16 @@ def _parse_date(text: str) -> datetime | None:
 class HttpClient:
     """Keeps connections to one host open; safe to use from several threads.
 
-    There is no session around the adapter: nothing follows redirects, keeps cookies or reads .netrc.
+    There is no session around the adapter: nothing follows redirects, keeps cookies or reads .netrc. Raises UsageError
+    where the environment names a proxy or certificates that cannot be used.
     """
 
     def __init__(self, base_url: str, connections: int) -> None:
         self._adapter = _Adapter(pool_connections=1, pool_maxsize=connections)
-        # Proxy and certificate settings of the environment, looked up once: per request it costs more than signing.
-        with requests.Session() as session:
-            found: dict[str, Any] = session.merge_environment_settings(base_url, {}, None, None, None)  # type: ignore[assignment]
-        self._proxies, self._verify = found["proxies"], found["verify"]
+        # Looked up once: per request it costs more than signing.
+        route = find_route(base_url)
+        self._proxies = {base_url.partition(":")[0]: route.proxy} if route.proxy else {}
+        self._verify = route.certificates
 
     def exchange(self, request: requests.Request, *, seconds: float, max_bytes: int, whole: bool = True) -> Answer:
         """Send a request and read its answer.
@@ -141,18 +143,20 @@ class _PunctualSocket(io.RawIOBase):
         super().close()
 
 
-class _Response(http.client.HTTPResponse):
+class PunctualResponse(http.client.HTTPResponse):
+    """An answer that is read in the time that its socket has when it begins, however little keeps coming."""
+
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:  # noqa: ANN401
         super().__init__(sock, *args, **options)
         self.fp = io.BufferedReader(_PunctualSocket(sock, self.fp.detach()))
 
 
 class _Connection(HTTPConnection):
-    response_class = _Response
+    response_class = PunctualResponse
 
 
 class _TlsConnection(HTTPSConnection):
-    response_class = _Response
+    response_class = PunctualResponse
 
 
 class _Adapter(HTTPAdapter):

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import requests
 
 from audit.deadline import Deadline
-from audit.errors import DeliveryError
+from audit.errors import DeliveryError, UsageError
 from audit.exchange import Answer, ExchangeError, HttpClient
 from audit.render.kinds import KINDS
 from audit.render.post import Reply
@@ -51,7 +51,11 @@ class WebhookSender:
         deadline = Deadline(min(self._deadline.left() / max(1, self._waiting), SECONDS))
         self._waiting -= 1
         parts = urlsplit(receiver.url)
-        with closing(HttpClient(f"{parts.scheme}://{parts.netloc}", 1)) as client:
+        try:
+            http = HttpClient(f"{parts.scheme}://{parts.netloc}", 1)
+        except UsageError as error:
+            raise DeliveryError(str(error)) from None
+        with closing(http) as client:
             for attempt in range(1, TRIES + 1):
                 try:
                     return self._try(client, receiver, message, deadline.left())

@@ -14,7 +14,7 @@ import audit
 
 ROOT = Path(audit.__file__).parent
 ADAPTERS = {
-    "audit.compose", "audit.cli", "audit.settings", "audit.exchange", "audit.webhook", "audit.deadline",
+    "audit.compose", "audit.cli", "audit.settings", "audit.exchange", "audit.webhook", "audit.deadline", "audit.route",
     "audit.huawei.apig", "audit.huawei.function", "audit.huawei.obs",
     "audit.huawei.obs_client", "audit.huawei.pace", "audit.huawei.permissions", "audit.huawei.signing",
     "audit.huawei.transport",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gc
 import gzip
 import hashlib
 import io
@@ -37,6 +36,7 @@ from audit.store import read_object
 from audit.verify import Verifier
 from tests.emulator.wire import Answer, Request
 from tests.seaweed import AK, BUCKET, SK, Obs, refusal
+from tests.test_exchange import Wire, dripping, wire
 
 KEYS = {"HUAWEICLOUD_SDK_AK": AK, "HUAWEICLOUD_SDK_SK": SK}
 KMS_KEY = "4f1cd4de-ab64-4807-920a-47fc42e7f0d0"
@@ -229,30 +229,14 @@ def test_a_trusted_server_is_asked(certificates, monkeypatch):
     assert received.startswith(b"GET /evidence/k HTTP/1.1\r\n")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_proxy_of_the_environment_is_used(monkeypatch):
-    """It is asked for a tunnel to the bucket's host, with its own password."""
-    received = []
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(5)
-
-        def serve() -> None:
-            for _ in range(4):
-                client, _ = listening.accept()
-                with client:
-                    received.append(client.recv(65536))
-                    client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-
-        thread = Thread(target=serve)
-        thread.start()
-        monkeypatch.setenv("HTTPS_PROXY", f"http://user:p%40ss@127.0.0.1:{listening.getsockname()[1]}")
-        place = ObsPlace(BUCKET, "", "https://obs.example.com", "", lambda: Credentials(AK, SK))
-        with pytest.raises(StoreError, match="obs://evidence/k: cannot be read"):
-            read_object(ObsStore(place, Deadline(10)), "k")
-        thread.join(5)
-    gc.collect()  # Python 3.10 forgets to close what a proxy answered
-    assert received[0].startswith(b"CONNECT evidence.obs.example.com:443")
-    assert base64.b64encode(b"user:p@ss") in received[0]
+def test_a_directory_of_certificates_will_do(certificates, monkeypatch, tmp_path):
+    """As for the rest of the product."""
+    (tmp_path / "here.pem").write_bytes((certificates / "here.pem").read_bytes())
+    subprocess.run(["openssl", "rehash", str(tmp_path)], check=True, stdout=-3)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
+    assert ask_over_tls(certificates, "here")[0] == "b'ok'"
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates))  # not made ready
+    assert "not trusted" in ask_over_tls(certificates, "here")[0]
 
 
 # Failures
@@ -304,6 +288,74 @@ def test_nothing_outlasts_the_time_left(obs, tmp_path, monkeypatch, what):
     assert time.monotonic() - begun < 1.5
     with pytest.raises(StoreError, match="cannot be written: the time limit was reached"):
         ObsStore(place_in(obs, tmp_path.name), Deadline(0)).put("k", io.BytesIO(b""))
+
+
+def read(store: ObsStore) -> None:
+    read_object(store, "k")
+
+
+def write(store: ObsStore) -> None:
+    store.put("k", io.BytesIO(b"x"))
+
+
+def show(store: ObsStore) -> None:
+    list(store.list(""))
+
+
+@pytest.mark.parametrize("act", [read, write, show])
+@pytest.mark.parametrize(
+    ("start", "drop"),
+    [
+        (b"", b"H"),
+        (b"", b"HTTP/1.1 100 Go on\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"y"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n", b"y"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 9000\r\n\r\n", b"y"),
+    ],
+)
+def test_what_drips_ends_in_time(act, start, drop):
+    """In the status line, headers, lists, errors and answers to uploads."""
+    with wire(dripping(start, drop)) as server:
+        place = ObsPlace(BUCKET, "", server.url, "", lambda: Credentials(AK, SK))
+        begun = time.monotonic()
+        with pytest.raises(StoreError, match="no answer in time|time limit was reached"):
+            act(ObsStore(place, Deadline(0.3)))
+        assert time.monotonic() - begun < 1.5
+
+
+def test_an_upload_that_is_taken_slowly_ends_in_time():
+    """Something goes out all the time, so that no single wait is long."""
+
+    def sipping(_: Wire, peer: socket.socket) -> None:
+        while peer.recv(65_536):
+            time.sleep(0.05)
+
+    with wire(sipping) as server:
+        place = ObsPlace(BUCKET, "", server.url, "", lambda: Credentials(AK, SK))
+        begun = time.monotonic()
+        with pytest.raises(StoreError, match="k: cannot be written: no answer in time"):
+            ObsStore(place, Deadline(0.5)).put("k", io.BytesIO(bytes(30_000_000)))
+        assert time.monotonic() - begun < 3
+
+
+def test_lists_and_errors_are_bounded(obs, store, monkeypatch):
+    """Objects are not; an error without end is not read to it."""
+    store.put("k", io.BytesIO(bytes(5000)))
+    monkeypatch.setattr(obs_client, "MOST_BYTES", 1000)
+    assert read_object(store, "k") == bytes(5000)
+    for status, act in ((200, show), (404, read), (403, write)):
+        obs.faults = [failing(Answer(status, {}, b"x" * 1001))] * 4
+        with pytest.raises(StoreError, match="the answer is larger than 1000 bytes"):
+            act(store)
+
+
+def test_an_error_that_is_no_text_keeps_its_status(obs, store):
+    """The client breaks on what is not UTF-8."""
+    obs.faults = [failing(Answer(403, {}, b"<Error>\xff"))]
+    with pytest.raises(StoreError, match="cannot be written: HTTP 403; grant"):
+        write(store)
 
 
 def test_a_missing_bucket_is_not_a_missing_object(obs, store, tmp_path):

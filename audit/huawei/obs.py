@@ -18,7 +18,7 @@ from obs import PutObjectHeader, SseKmsHeader
 
 from audit.archive import temporary_room
 from audit.errors import StoreError
-from audit.huawei.obs_client import SILENCE_SECONDS, SafeClient
+from audit.huawei.obs_client import SafeClient
 from audit.text import printable
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ class ObsStore:
 
     def __init__(self, place: ObsPlace, deadline: Deadline) -> None:
         self._place = place
-        self._deadline = deadline
         self._client = SafeClient(place, deadline)
         self._root = f"{place.path}/" if place.path else ""
         self.url = str(place)
@@ -96,7 +95,7 @@ class ObsStore:
 
     def link(self, key: str, seconds: int) -> str:
         """Sign a GET. It holds no longer than the keys that sign it, and names the token of temporary ones."""
-        client = self._client.connect(self._place.keys(), SILENCE_SECONDS)
+        client = self._client.connect(self._place.keys())
         return str(client.createSignedUrl("GET", self._place.bucket, self._root + key, expires=seconds).signedUrl)
 
     def _fetch(self, key: str) -> tuple[IO[bytes], str] | None:
@@ -126,8 +125,6 @@ class ObsStore:
             while chunk := body.response.result.read1(_CHUNK):  # `read` would wait for all of it
                 with temporary_room():
                     file.write(chunk)
-                if not self._deadline.left():
-                    raise TimeoutError
         finally:
             body.response.close()
         if file.tell() != body.contentLength:
@@ -144,9 +141,9 @@ class ObsStore:
 
         def upload(client: ObsClient) -> Answer:
             content.seek(start)
-            name, body = self._root + key, _Punctual(content, self._deadline)
+            name, more = self._root + key, dict(extra)
             return client.putContent(
-                self._place.bucket, name, body, headers=headers, autoClose=False, extensionHeaders=dict(extra)
+                self._place.bucket, name, content, headers=headers, autoClose=False, extensionHeaders=more
             )
 
         answer = self._client.ask("written", where, upload, lambda answer: answer.status in accepted)
@@ -173,19 +170,6 @@ class ObsStore:
         if body.is_truncated and not keys:
             raise StoreError(f"{self.locate(prefix)}: cannot be listed: the list is cut short")
         return keys, bool(keys) and (body.is_truncated or len(keys) >= PAGE)
-
-
-class _Punctual:
-    """Reads until the time is up."""
-
-    def __init__(self, content: IO[bytes], deadline: Deadline) -> None:
-        self._content = content
-        self._deadline = deadline
-
-    def read(self, size: int) -> bytes:
-        if not self._deadline.left():
-            raise TimeoutError
-        return self._content.read(size)
 
 
 def _is_missing(answer: Answer) -> bool:
