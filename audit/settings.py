@@ -298,7 +298,7 @@ class _Reader:
             f'is not "obs://bucket/prefix": {value!r}; a bucket has 3 to 63 of a-z, 0-9 and -, a prefix has '
             "A-Z, a-z, 0-9, - _ . and /, and no part of it begins with a period",
         )
-        return Path()
+        return ObsPlace("", "", "")  # it is meant to be in OBS, and what goes with that is no mistake
 
     def _obs(self, name: str, bucket: str, path: str) -> ObsPlace:
         region, endpoint = self.region(), self.base_url("OBS_ENDPOINT")

@@ -483,6 +483,13 @@ def test_everything_wrong_with_a_place_in_obs_is_said_at_once():
     ]
 
 
+@pytest.mark.parametrize("store", ["obs://Bad_Bucket!/x", "obs://b", "obs:x"])
+def test_a_malformed_store_in_obs_is_the_only_mistake(store):
+    """It is meant to be in OBS, where a KMS key is right."""
+    problems = problems_of(AUDIT_STORE=store, AUDIT_OBS_KMS_KEY="4f1cd4de-ab64")
+    assert problems == [f"AUDIT_STORE is not \"obs://bucket/prefix\": '{store}'{OBS_NAMES}"]
+
+
 def test_looking_at_runs_in_obs_needs_keys():
     """Those in a directory do not."""
     with pytest.raises(UsageError, match="credentials are missing"):
