@@ -355,7 +355,7 @@ def temporary_room() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = tempfile.gettempdir()
+        where = tempfile.tempdir or "TMPDIR"  # to look for it again would fail again
         raise StoreError(f"{where}: cannot be used for temporary files: {error.strerror or error}") from None
 
 

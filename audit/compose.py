@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import secrets
 import sys
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from audit.app import Ports, run_audit
-from audit.archive import Archive
+from audit.archive import Archive, temporary_room
 from audit.deadline import Deadline
 from audit.errors import StoreError, UsageError
 from audit.huawei.apig import Apig
@@ -19,7 +20,7 @@ from audit.huawei.signing import AccessKey, SignatureAuth, TokenAuth
 from audit.huawei.transport import Transport
 from audit.line import Job
 from audit.ruleset.load import load_rule_set
-from audit.settings import LONGEST_RUN
+from audit.settings import LONGEST_RUN, ObsPlace
 from audit.store import LocalStore, read_object
 from audit.tell import Telling
 from audit.text import Redactor, printable
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from audit.outcome import Outcome
     from audit.receivers import Receiver
     from audit.ruleset.load import RuleSet
-    from audit.settings import ObsPlace, RunOptions, Settings
+    from audit.settings import RunOptions, Settings
     from audit.store import Store
 
 # Of the time limit, this much is kept for publishing and telling: at most so many seconds, at most so large a part.
@@ -116,16 +117,20 @@ def load_rules(rules_dir: Path | ObsPlace, policy: Path | ObsPlace | None, deadl
 
     Raises UsageError with every problem of every file, StoreError where OBS does not give them.
     """
+    if isinstance(rules_dir, Path) and not isinstance(policy, ObsPlace):
+        return load_rule_set(rules_dir, policy)
     deadline = deadline or Deadline(LONGEST_RUN)
-    with TemporaryDirectory() as name:
+    with ExitStack() as stack:
+        with temporary_room():
+            name = stack.enter_context(TemporaryDirectory())
         here, beside = Path(name) / "rules", Path(name) / "policy"
         names = {str(here): str(rules_dir)}
-        if not isinstance(policy, Path) and policy is not None:
+        if isinstance(policy, ObsPlace):
             target = here if policy.parent == rules_dir else beside
             names[str(beside)] = str(policy.parent)
             _bring(policy.parent, [policy.name], target, deadline)
             policy = target / policy.name
-        if not isinstance(rules_dir, Path):
+        if isinstance(rules_dir, ObsPlace):
             _bring(rules_dir, None, here, deadline)
             rules_dir = here
         try:
@@ -140,12 +145,14 @@ def load_rules(rules_dir: Path | ObsPlace, policy: Path | ObsPlace | None, deadl
 def _bring(place: ObsPlace, names: list[str] | None, directory: Path, deadline: Deadline) -> None:
     """Copy objects of a folder, all JSON files right in it where none are named; one that is not there is left out."""
     store = _open_store(place, deadline)
-    directory.mkdir(exist_ok=True)
+    with temporary_room():
+        directory.mkdir(exist_ok=True)
     listed = names is None
     for name in names or [key for key in store.list("") if "/" not in key and key.lower().endswith(".json")]:
         content = read_object(store, name)
         if content is not None:
-            (directory / name).write_bytes(content)
+            with temporary_room():
+                (directory / name).write_bytes(content)
         elif listed:
             raise StoreError(f"{store.locate(name)}: is in the list, but not there; run it again")
 

@@ -117,6 +117,18 @@ class Overtaken(StoreError):
     short = "another run was recorded meanwhile"
 
 
+class Unsure(StoreError):
+    """The pointer was written, but whether that took effect could not be seen; the next run takes up what it finds."""
+
+    short = "whether the run was recorded cannot be told"
+
+
+class Unencrypted(StoreError):
+    """Something was written, but OBS did not encrypt it with the key that was asked for."""
+
+    short = "what was stored is not encrypted as asked"
+
+
 class DeliveryError(AuditError):
     """A receiver refused a message or could not be reached.
 

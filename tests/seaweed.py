@@ -152,7 +152,8 @@ class Obs:
 
     `keys`: secret and security token by access key. `faults` are asked in turn, one a request, for an answer instead of
     the real one; None lets the request pass. `conditional`: whether conditional writes are understood. `encrypts`:
-    whether it does what SSE headers ask for. `meanwhile` runs before each PUT is passed on.
+    whether it does what SSE headers ask for; `names_key`: whether an answer to a PUT says with which key, as those to
+    reads do; `encrypted`: keys by the paths of objects. `meanwhile` runs before each PUT is passed on.
     """
 
     port: int
@@ -160,6 +161,8 @@ class Obs:
     faults: list[Callable[[Request], Answer | None]] = field(default_factory=list)
     conditional: bool = True
     encrypts: bool = True
+    names_key: bool = True
+    encrypted: dict[str, str] = field(default_factory=dict)
     meanwhile: Callable[[], object] | None = None
     seen: list[Request] = field(default_factory=list)
     origin: str = ""
@@ -192,10 +195,14 @@ class Obs:
             meanwhile()
         answer = forward(self.port, Request(request.method, path.rstrip("/"), query, headers, request.body))
         more = {"x-obs-request-id": f"REQ{len(self.seen)}"}
-        if request.headers.get("x-obs-server-side-encryption") and self.encrypts and answer.status == 200:
-            key = request.headers["x-obs-server-side-encryption-kms-key-id"]
+        if request.method == "PUT" and answer.status == 200:
+            self.encrypted.pop(path, None)
+            if request.headers.get("x-obs-server-side-encryption") == "kms" and self.encrypts:
+                self.encrypted[path] = request.headers["x-obs-server-side-encryption-kms-key-id"]
+        if path in self.encrypted and answer.status == 200:
             more["x-obs-server-side-encryption"] = "kms"
-            more["x-obs-server-side-encryption-kms-key-id"] = f"cn-north-4:domain:key/{key}"
+            if self.names_key or request.method != "PUT":
+                more["x-obs-server-side-encryption-kms-key-id"] = f"cn-north-4:domain:key/{self.encrypted[path]}"
         return Answer(answer.status, {**answer.headers, **more}, answer.body)
 
     def _translated(self, headers: Any) -> dict[str, str]:

@@ -9,10 +9,12 @@ import io
 import json
 import os
 import re
+import resource
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from shutil import which
@@ -27,7 +29,7 @@ import tests.world
 from audit import cli
 from audit.compose import load_rules, open_archive, perform
 from audit.deadline import Deadline
-from audit.errors import StoreError, UsageError
+from audit.errors import StoreError, Unencrypted, Unsure, UsageError
 from audit.huawei import obs as obs_module
 from audit.huawei import obs_client
 from audit.huawei.obs import ObsStore
@@ -406,20 +408,38 @@ def test_a_kms_key_encrypts_every_object(obs, tmp_path):
     assert [p["x-obs-server-side-encryption-kms-key-id"] for p in puts] == [KMS_KEY, KMS_KEY]
 
 
-def test_plain_text_where_encryption_was_asked_for_is_an_error(obs, tmp_path):
-    """Though the server says 200."""
+@pytest.fixture
+def locked(obs, tmp_path) -> ObsStore:
+    return ObsStore(place_in(obs, tmp_path.name, kms_key=KMS_KEY), Deadline(20))
+
+
+def test_an_answer_that_names_no_key_is_not_believed(obs, locked):
+    """OBS is asked for it, and says."""
+    obs.names_key = False
+    locked.put("k", io.BytesIO(b"x"))
+    assert [request.method for request in obs.seen] == ["PUT", "HEAD"]
+    assert locked.swap("latest", None, b"y")
+
+
+SSE = "x-obs-server-side-encryption"
+NOT_AS_ASKED = "was written, but OBS did not encrypt it with the key that was asked for"
+
+
+@pytest.mark.parametrize("said", [{}, {SSE: "kms"}, {SSE: "AES256"}, {SSE: "kms", f"{SSE}-kms-key-id": "cn:d:key/x"}])
+@pytest.mark.parametrize("asked", [{}, {SSE: "kms"}, {SSE: "kms", f"{SSE}-kms-key-id": "cn:d:key/x"}])
+def test_an_object_that_is_not_encrypted_as_asked_is_an_error(obs, locked, said, asked):
+    """Though the server says 200: in plain text, with another key, or with nobody knows which."""
+    obs.faults = [failing(Answer(200, said, b"")), failing(Answer(200, asked, b""))]
+    with pytest.raises(Unencrypted, match=f"k: {NOT_AS_ASKED}"):
+        locked.put("k", io.BytesIO(b"x"))
+
+
+def test_a_pointer_that_is_not_encrypted_is_there_all_the_same(obs, locked):
+    """The message says that it is."""
     obs.encrypts = False
-    store = ObsStore(place_in(obs, tmp_path.name, kms_key=KMS_KEY), Deadline(20))
-    with pytest.raises(StoreError, match="k: OBS stored it without the encryption that was asked for"):
-        store.put("k", io.BytesIO(b"x"))
-
-
-def test_another_key_is_an_error(obs, tmp_path):
-    """As the bucket's default key would be."""
-    named = {"x-obs-server-side-encryption": "kms", "x-obs-server-side-encryption-kms-key-id": "cn:d:key/other"}
-    obs.faults = [failing(Answer(200, named, b""))]
-    with pytest.raises(StoreError, match="without the encryption"):
-        ObsStore(place_in(obs, tmp_path.name, kms_key=KMS_KEY), Deadline(20)).put("k", io.BytesIO(b"x"))
+    with pytest.raises(Unencrypted, match=f"latest: {NOT_AS_ASKED}"):
+        locked.swap("latest", None, b"x")
+    assert read_object(locked, "latest") == b"x"
 
 
 # Lists and swaps
@@ -512,6 +532,26 @@ def test_a_swap_in_conflict_is_tried_again_under_its_condition(obs, store, tmp_p
     ]
     assert not store.swap("latest", None, b"ours")
     assert read_object(store, "latest") == b"theirs"
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_swap_that_fails_is_read_back(obs, store, taken):
+    """Every answer to it is lost, and what is there decides; where that cannot be read, nothing is claimed."""
+
+    def lost(request: Request) -> Answer:
+        if taken:
+            obs._answer(request)
+        return Answer(200, {}, b"", broken="reset")
+
+    obs.faults = [lambda _r: None, *[lost] * 4]
+    if taken:
+        assert store.swap("latest", None, b"ours")
+    else:
+        with pytest.raises(StoreError, match=r"latest: cannot be written: the connection was broken off$"):
+            store.swap("latest", None, b"ours")
+    obs.faults = [lambda _r: None, *[lost] * 4, *[UNAVAILABLE] * 4]
+    with pytest.raises(Unsure, match=r"cannot be written: .*; whether it was written cannot be told: .* HTTP 503"):
+        store.swap("latest", b"ours" if taken else None, b"more")
 
 
 def test_a_swap_that_is_forgotten_is_an_error(obs, store):
@@ -628,6 +668,40 @@ def test_rules_in_obs_are_found_wrong_under_their_own_names(deployment):
         f"{root}/rules/broken",
         f"{root}/site/policy",
     ]
+
+
+def test_rules_that_find_no_room_are_an_error_of_the_store(deployment, monkeypatch, tmp_path):
+    """Not a defect: no directory at all, or a full one. Rules that are files need none."""
+    settings = deployment.settings
+    for full in (False, True):
+        with monkeypatch.context() as patch:
+            if full:
+                patch.setattr(Path, "write_bytes", lambda *_: os.write(os.open("/dev/full", os.O_WRONLY), b"x"))
+            else:
+                patch.setattr(tempfile, "tempdir", None)
+                patch.setattr(tempfile, "_get_default_tempdir", no_directory)
+            with pytest.raises(StoreError, match="cannot be used for temporary files: No "):
+                load_rules(settings.rules_dir, settings.policy)
+            assert load_rules(deployment.world.rules_dir, deployment.world.policy)
+
+
+def no_directory() -> str:
+    raise FileNotFoundError(2, "No usable temporary directory found")
+
+
+@pytest.mark.parametrize("missing", [1, 50_000])
+def test_an_object_that_finds_no_room_is_an_error(store, monkeypatch, missing):
+    """Also where only its last byte does, which is written when the file is read again, or thrown away."""
+    monkeypatch.setattr(obs_module, "_CHUNK", 1000)
+    size = obs_module._IN_MEMORY + 100_000
+    store.put("k", io.BytesIO(bytes(size)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, limits[1]))
+    try:
+        with pytest.raises(StoreError, match="cannot be used for temporary files: File too large"):
+            read_object(store, "k")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_policy_in_obs_that_is_missing_is_an_error(deployment):

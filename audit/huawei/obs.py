@@ -10,14 +10,14 @@ import base64
 import hashlib
 import http.client
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any
 
 from obs import PutObjectHeader, SseKmsHeader
 
 from audit.archive import temporary_room
-from audit.errors import StoreError
+from audit.errors import StoreError, Unencrypted, Unsure
 from audit.huawei.obs_client import SafeClient
 from audit.text import printable
 
@@ -52,7 +52,7 @@ class ObsStore:
         return found[0] if found else None
 
     def put(self, key: str, content: IO[bytes]) -> None:
-        self._send(key, content, {})
+        self._prove_encryption(key, self._send(key, content, {}))
 
     def swap(self, key: str, expected: bytes | None, content: bytes) -> bool:
         """Do as `Store.swap` says, as far as OBS allows: its manual knows no conditional write.
@@ -68,15 +68,31 @@ class ObsStore:
         # clients of third parties (seen 2026-11), not in OBS's manual.
         bare = before[1].strip('"') if before else ""
         extra = {"If-Match": bare} if before else {"If-None-Match": "*", "x-obs-forbid-overwrite": "true"}
-        answer = self._send(key, BytesIO(content), extra, _REFUSED)
-        held = _content_of(self._fetch(key))
-        if answer.status in _REFUSED and held == expected:
-            # Nobody wrote anything: the headers were not understood.
-            self._send(key, BytesIO(content), {})
+        for conditions in (extra, {}):
+            trouble: StoreError | None = None
+            try:
+                refused = self._send(key, BytesIO(content), conditions, _REFUSED if conditions else ()).status >= 300
+            except StoreError as error:
+                trouble = error  # it may have been taken, and its answer lost
+            held = self._read_back(key, content, trouble)
+            if held != expected:
+                return held == content
+            if trouble or not refused:
+                raise trouble or StoreError(f"{self.locate(key)}: does not hold what was just written; run it again")
+            # Refused, though nobody wrote anything: the conditions were not understood.
+        raise AssertionError("the loop returns or raises")
+
+    def _read_back(self, key: str, content: bytes, trouble: StoreError | None) -> bytes | None:
+        try:
             held = _content_of(self._fetch(key))
-        if held == expected:
-            raise StoreError(f"{self.locate(key)}: does not hold what was just written; run it again")
-        return held == content  # also after a refusal: a first try may have been taken and its answer lost
+            if held == content:
+                self._prove_encryption(key)
+        except Unencrypted:
+            raise
+        except StoreError as error:
+            first = f"{trouble}; " if trouble else ""
+            raise Unsure(f"{first}whether it was written cannot be told: {error}; run it again") from None
+        return held
 
     def list(self, prefix: str) -> Iterator[str]:
         last, more = "", True
@@ -102,7 +118,8 @@ class ObsStore:
         """Bring an object here, with its entity tag; None where there is none, though the bucket is there."""
         with ExitStack() as stack:
             with temporary_room():
-                file = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY))
+                file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  (whoever reads it closes it)
+            stack.callback(_discard, file)
 
             def download(client: ObsClient) -> Answer:
                 answer = client.getObject(self._place.bucket, self._root + key)
@@ -112,8 +129,9 @@ class ObsStore:
 
             answer = self._client.ask("read", self.locate(key), download, _is_missing)
             if answer.status < 300:
-                file.seek(0)
-                stack.pop_all()  # whoever reads it closes it
+                with temporary_room():  # going back writes what is left in the buffer
+                    file.seek(0)
+                stack.pop_all()
                 return file, str(answer.body.etag)
         return None
 
@@ -146,13 +164,26 @@ class ObsStore:
                 self._place.bucket, name, content, headers=headers, autoClose=False, extensionHeaders=more
             )
 
-        answer = self._client.ask("written", where, upload, lambda answer: answer.status in accepted)
-        if kms_key and answer.status < 300 and not _is_encrypted(answer.body, kms_key):
-            raise StoreError(
-                f"{where}: OBS stored it without the encryption that was asked for; delete it, and see that the key "
+        return self._client.ask("written", where, upload, lambda answer: answer.status in accepted)
+
+    def _prove_encryption(self, key: str, answer: Answer = None) -> None:
+        """Have OBS say with which key an object is encrypted; where an answer to a PUT names none, it is asked."""
+        where, wanted = self.locate(key), self._place.kms_key
+        if not wanted:
+            return
+        if not getattr(answer and answer.body, "sseKmsKey", None):
+
+            def ask(client: ObsClient) -> Answer:
+                return client.getObjectMetadata(self._place.bucket, self._root + key)
+
+            answer = self._client.ask("read", where, ask)
+        # The key is named as `region:domain:key/id`.
+        named = str(getattr(answer.body, "sseKmsKey", None)).rpartition("/")[2]
+        if getattr(answer.body, "sseKms", None) != "kms" or named != wanted.rpartition("/")[2]:
+            raise Unencrypted(
+                f"{where}: was written, but OBS did not encrypt it with the key that was asked for; see that the key "
                 "in AUDIT_OBS_KMS_KEY is one of the bucket's region"
             )
-        return answer
 
     def _list_page(self, prefix: str, last: str) -> tuple[Sequence[str], bool]:
         """Return up to 1,000 names in the bucket that come after `last`, and whether there may be more."""
@@ -177,6 +208,11 @@ def _is_missing(answer: Answer) -> bool:
     return bool(answer.status == 404 and answer.errorCode == "NoSuchKey")
 
 
+def _discard(file: IO[bytes]) -> None:
+    with suppress(OSError):  # closing writes what is left, which after an error may fail again
+        file.close()
+
+
 def _content_of(found: tuple[IO[bytes], str] | None) -> bytes | None:
     if found is None:
         return None
@@ -191,9 +227,3 @@ def _measure(content: IO[bytes]) -> tuple[int, str]:
         size += len(chunk)
         digest.update(chunk)
     return size, base64.b64encode(digest.digest()).decode()
-
-
-def _is_encrypted(body: Answer, kms_key: str) -> bool:
-    """Whether an answer says so; it names the key as `region:domain:key/id`, or not at all."""
-    named = getattr(body, "sseKmsKey", None) or kms_key
-    return getattr(body, "sseKms", None) == "kms" and named.rpartition("/")[2] == kms_key.rpartition("/")[2]
