@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from shutil import which
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
@@ -39,6 +39,10 @@ from audit.verify import Verifier
 from tests.emulator.wire import Answer, Request
 from tests.seaweed import AK, BUCKET, SK, Obs, refusal
 from tests.test_exchange import Wire, dripping, wire
+
+if TYPE_CHECKING:
+    from audit.outcome import Outcome
+    from audit.settings import Settings
 
 KEYS = {"HUAWEICLOUD_SDK_AK": AK, "HUAWEICLOUD_SDK_SK": SK}
 KMS_KEY = "4f1cd4de-ab64-4807-920a-47fc42e7f0d0"
@@ -566,21 +570,21 @@ def test_a_swap_that_is_forgotten_is_an_error(obs, store):
 
 @pytest.fixture
 def deployment(world, obs, tmp_path):
-    """The world of other tests, with its store, rules and policy in OBS."""
-    folder = tmp_path.name
-    obs.keys[world.environment["HUAWEICLOUD_SDK_AK"]] = (world.environment["HUAWEICLOUD_SDK_SK"], None)
-    for path in world.rules_dir.iterdir():
-        obs.direct("PUT", f"{folder}/rules/{path.name}", path.read_bytes())
-    obs.direct("PUT", f"{folder}/site/policy.json", world.policy.read_bytes())
-    return Deployment(world, obs, folder)
+    return Deployment(world, obs, tmp_path.name)
 
 
 class Deployment:
+    """The world of other tests, with its store, rules and policy in OBS."""
+
     def __init__(self, world, obs: Obs, folder: str) -> None:
         self.world, self.obs, self.folder = world, obs, folder
+        obs.keys[world.environment["HUAWEICLOUD_SDK_AK"]] = (world.environment["HUAWEICLOUD_SDK_SK"], None)
+        for path in world.rules_dir.iterdir():
+            obs.direct("PUT", f"{folder}/rules/{path.name}", path.read_bytes())
+        obs.direct("PUT", f"{folder}/site/policy.json", world.policy.read_bytes())
 
     @property
-    def settings(self):
+    def settings(self) -> Settings:
         root = f"obs://{BUCKET}/{self.folder}"
         places = {
             "AUDIT_STORE": f"{root}/runs-of-mine",
@@ -590,7 +594,7 @@ class Deployment:
         }
         return load_settings({**self.world.environment, **places}, Surroundings(), {})
 
-    def run(self):
+    def run(self) -> Outcome:
         return perform(self.settings, RunOptions(), mode="manual")
 
     def get(self, key: str) -> bytes:
