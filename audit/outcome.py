@@ -159,7 +159,7 @@ class Tally(msgspec.Struct):
         )
 
     def judge(self, fail_on: str, trouble: str) -> tuple[int, str]:
-        """Return the exit code and its reason. `trouble`: why nothing was recorded, "" where it was."""
+        """Return the exit code and its reason. `trouble`: what failed in the store, "" where nothing did."""
         extent = self.extent
         covered = extent.gateways("complete", "partial")
         counting = SEVERITIES[SEVERITIES.index(fail_on) :] if fail_on != NEVER else ()

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from shutil import which
 from threading import Thread
@@ -243,6 +244,45 @@ def test_a_directory_of_certificates_will_do(certificates, monkeypatch, tmp_path
     assert ask_over_tls(certificates, "here")[0] == "b'ok'"
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates))  # not made ready
     assert "not trusted" in ask_over_tls(certificates, "here")[0]
+
+
+def tunnel(server: Wire, peer: socket.socket) -> None:
+    """A proxy that lets everything through."""
+    server.hear(peer)
+    host, port = server.heard[-1].split()[1].decode().split(":")
+    with socket.create_connection((host, int(port))) as far:
+        peer.sendall(b"HTTP/1.1 200 Go on\r\n\r\n")
+        there = Thread(target=pump, args=(peer, far))
+        there.start()
+        pump(far, peer)
+        there.join()
+
+
+def pump(here: socket.socket, there: socket.socket) -> None:
+    with suppress(OSError):
+        while chunk := here.recv(65_536):
+            there.sendall(chunk)
+        there.shutdown(socket.SHUT_WR)
+
+
+def test_a_tunnel_leads_to_the_server_that_is_verified(certificates, monkeypatch):
+    """Not to the proxy, whose name no certificate here has."""
+    with wire(tunnel) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"localhost:{proxy.port}")
+        for name, said in (("here", "b'ok'"), ("elsewhere", "the server's certificate is not trusted")):
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates / f"{name}.pem"))
+            assert ask_over_tls(certificates, name)[0].endswith(said)
+        assert len(proxy.heard) == 2
+
+
+def test_a_store_without_tls_is_reached_through_a_tunnel(obs, store, monkeypatch, tmp_path):
+    """Every method alike."""
+    with wire(tunnel) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://localhost:{proxy.port}")
+        store = ObsStore(place_in(obs, tmp_path.name), Deadline(20))
+        store.put("k", io.BytesIO(b"x" * 100_000))
+        assert (read_object(store, "k"), list(store.list(""))) == (b"x" * 100_000, ["k"])
+        assert len(proxy.heard) == 3
 
 
 # Failures
