@@ -39,7 +39,7 @@ from audit.store import read_object
 from audit.verify import Verifier
 from tests.emulator.wire import Answer, Request
 from tests.seaweed import AK, BUCKET, SK, Obs, refusal
-from tests.test_exchange import Wire, dripping, wire
+from tests.test_exchange import Wire, dripping, saying, wire
 
 if TYPE_CHECKING:
     from audit.outcome import Outcome
@@ -384,6 +384,21 @@ def test_an_upload_that_is_taken_slowly_ends_in_time():
         with pytest.raises(StoreError, match="k: cannot be written: no answer in time"):
             ObsStore(place, Deadline(0.5)).put("k", io.BytesIO(bytes(30_000_000)))
         assert time.monotonic() - begun < 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "HTTP 403; grant"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "the connection was broken off"),
+    ],
+)
+def test_an_upload_that_is_refused_half_way_says_why(answer, said):
+    """The server hangs up before all of it is there; that it took what it has not is not believed."""
+    with wire(saying(answer)) as server:
+        place = ObsPlace(BUCKET, "", server.url, "", lambda: Credentials(AK, SK))
+        with pytest.raises(StoreError, match=f"k: cannot be written: {said}"):
+            ObsStore(place, Deadline(20)).put("k", io.BytesIO(bytes(30_000_000)))
 
 
 def test_lists_and_errors_are_bounded(obs, store, monkeypatch):

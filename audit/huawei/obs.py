@@ -138,8 +138,9 @@ class ObsStore:
     def _copy(self, body: Answer, file: IO[bytes]) -> None:
         """Copy a body; raises what is worth another try where less of it came than was announced."""
         try:
-            file.seek(0)
-            file.truncate()
+            with temporary_room():
+                file.seek(0)
+                file.truncate()
             while chunk := body.response.result.read1(_CHUNK):  # `read` would wait for all of it
                 with temporary_room():
                     file.write(chunk)

@@ -173,6 +173,7 @@ class _Connection(http.client.HTTPConnection):
     response_class = exchange.PunctualResponse
     deadline: Deadline
     proxied = False
+    broken: OSError | None = None
 
     def connect(self) -> None:
         try:
@@ -187,14 +188,20 @@ class _Connection(http.client.HTTPConnection):
             if self.sock is None:
                 self.connect()
             self._limit(exchange.READ_SECONDS)
-            super().send(data)
+            try:
+                super().send(data)
+            except (BrokenPipeError, ConnectionResetError) as error:
+                self.broken = error  # an upload may be refused, and hung up on, before all of it is there
         except BaseException:
             self.close()
             raise
 
     def getresponse(self) -> http.client.HTTPResponse:
         self._limit(math.inf)
-        return super().getresponse()
+        response = super().getresponse()
+        if self.broken and response.status < 300:
+            raise self.broken
+        return response
 
     def _limit(self, most: float) -> None:
         left = min(self.deadline.left(), most)
