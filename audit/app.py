@@ -26,6 +26,7 @@ from audit.archive import (
     TrendPoint,
     folder_of,
     manifest_of,
+    shard_of,
 )
 from audit.collect import Collector
 from audit.errors import Overtaken, StoreError
@@ -42,10 +43,10 @@ from audit.text import describe_defect
 from audit.times import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    from audit.collect import Api
+    from audit.collect import Source
     from audit.store import Store
 
 # How often a run that others overtake goes down the line again.
@@ -58,7 +59,7 @@ class Ports(msgspec.Struct, frozen=True):
     `new_run_id` names a run of this moment anew, for when its folder must not be touched again.
     """
 
-    api: Api
+    sources: Sequence[Source]
     archive: Archive
     telling: Telling
     clock: Callable[[], datetime]
@@ -114,7 +115,7 @@ def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None
     waived = [(rule, w) for rule in able for w in job.rule_set.policy.waivers if w.rule == rule.id]
     reads = [rule.fields for rule in able] + [rule.full_names(fields_in(w.match)) for rule, w in waived]
     permissions = any("gateway.permissions" in fields for fields in reads)
-    collector = Collector(ports.api, job.gateways, job.concurrency, permissions=permissions)
+    collector = Collector(ports.sources, job.concurrency, permissions=permissions)
     with ExitStack() as stack:
         for tries in range(1, _MOST_TRIES + 1):
             parent, pages = ports.archive.latest(), Pages(stack)
@@ -131,6 +132,8 @@ def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None
             folder, store = folder_of(job.run_id), ports.archive.store
             objects = pages.store_into(store, folder)
             manifest = _build_manifest(job, parent, tally, used, objects, format_time(ports.clock()))
+            shards = [shard_of(name, run) for name, run in collector.runs.items()]
+            manifest = msgspec.structs.replace(manifest, shards=shards)
             manifest = _store_report(job, manifest, pages, store, tally.problems)
             tally.report = manifest.report
             try:

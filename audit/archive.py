@@ -20,7 +20,7 @@ import msgspec
 
 from audit.errors import Overtaken, StateError, StoreError
 from audit.extent import Extent
-from audit.model import NARROWED, NOT_ALL_READ, Connection, Coverage, Finding, Gateway, GatewayKey
+from audit.model import NARROWED, NOT_ALL_READ, Connection, Coverage, Finding, Gateway, GatewayKey, Reading
 from audit.store import read_object
 
 if TYPE_CHECKING:
@@ -105,8 +105,21 @@ class RunScope(msgspec.Struct, frozen=True):
         return ("gateways",) * bool(self.gateways) + ("rules",) * bool(self.rules)
 
 
+class ShardUsed(msgspec.Struct, frozen=True):
+    """The run of another chain, in the same store, that read a target: when, and the hash of its manifest."""
+
+    target: str
+    run_id: str
+    now: str
+    manifest: str
+    sha256: str
+
+
 class Manifest(msgspec.Struct, frozen=True):
-    """`manifest.json`: what a run did, read and left behind. Instants as in `times`."""
+    """`manifest.json`: what a run did, read and left behind. Instants as in `times`.
+
+    `shards`: the runs that did the reading where this one summarizes them.
+    """
 
     run_id: str
     mode: str
@@ -122,6 +135,7 @@ class Manifest(msgspec.Struct, frozen=True):
     trend: list[TrendPoint]
     objects: list[StoredObject]
     parent: Link | None
+    shards: list[ShardUsed] = []
 
     @property
     def extent(self) -> Extent:
@@ -143,6 +157,17 @@ class Latest(msgspec.Struct, frozen=True):
     run_id: str
     manifest: str
     sha256: str
+
+
+def shard_folder(name: str) -> str:
+    """Where the shard that reads the target of this name has its runs."""
+    return f"shards/{name}/"
+
+
+def shard_of(name: str, run: StoredRun) -> ShardUsed:
+    """Name the run that read a target as the manifest of a summary does."""
+    manifest = run.manifest
+    return ShardUsed(name, manifest.run_id, manifest.now, shard_folder(name) + manifest_of(manifest.run_id), run.sha256)
 
 
 def folder_of(run_id: str) -> str:
@@ -173,15 +198,31 @@ class StoredRun(msgspec.Struct, frozen=True):
         """Yield the gateways that were read; runs of versions that did not keep them raise StateError."""
         return self._lines(GATEWAYS, Gateway)
 
+    def recall(self, entry: Coverage, gateway: Gateway | None) -> Reading:
+        """Return what the run read of a gateway, but for its connections; `gateway` as it was stored, if it was."""
+        key = GatewayKey(entry.region, entry.project_id, entry.gateway_id or "")
+        gateway = gateway or Gateway(*key, entry.name)
+        return Reading(
+            gateway,
+            entry.state,
+            reason=entry.reason,
+            request_id=entry.request_id,
+            permissions=gateway.permissions,
+            permissions_refused=entry.state == "partial" and entry.complete_in == self.manifest.run_id,
+        )
+
+    def check(self, *names: str) -> None:
+        """Read objects whole, before anything is made of them. Raises StateError where one is not as it was written."""
+        for name in names:
+            stored, stream = self._open(name)
+            with stream:
+                if _HashingReader(stream).hexdigest() != stored.sha256:
+                    raise _unreadable(self.store, stored.key, "its hash is not the one in the manifest")
+
     def _lines(self, name: str, line: type[Line]) -> Iterator[Line]:
         """Yield the lines of an object; raises StateError as soon as it is not what the manifest says, at the end."""
-        key = folder_of(self.manifest.run_id) + name
-        stored = next((item for item in self.manifest.objects if item.key == key), None)
-        if stored is None:
-            raise _unreadable(self.store, key, "the manifest does not name it")
-        stream = self.store.open(key)
-        if stream is None:
-            raise _unreadable(self.store, key, "it is missing")
+        stored, stream = self._open(name)
+        key = stored.key
         decode = msgspec.json.Decoder(line).decode
         with stream:
             hashed = _HashingReader(stream)
@@ -193,6 +234,16 @@ class StoredRun(msgspec.Struct, frozen=True):
                 raise _unreadable(self.store, key, str(error)) from None
             if hashed.hexdigest() != stored.sha256:
                 raise _unreadable(self.store, key, "its hash is not the one in the manifest")
+
+    def _open(self, name: str) -> tuple[StoredObject, IO[bytes]]:
+        key = folder_of(self.manifest.run_id) + name
+        stored = next((item for item in self.manifest.objects if item.key == key), None)
+        if stored is None:
+            raise _unreadable(self.store, key, "the manifest does not name it")
+        stream = self.store.open(key)
+        if stream is None:
+            raise _unreadable(self.store, key, "it is missing")
+        return stored, stream
 
 
 class Archive:

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, NoReturn
 import msgspec
 
 from audit import __version__
-from audit.archive import RUN_ID
+from audit.archive import RUN_ID, shard_folder
 from audit.errors import AuditError, DeliveryError, OptionsError, StateError, StoreError, UsageError
 from audit.history import compare_runs, find_run, run_at, runs_between
 from audit.model import SEVERITIES
@@ -28,6 +28,7 @@ from audit.ruleset.cases import failing_cases
 from audit.ruleset.describe import explain_rule
 from audit.ruleset.problems import nearest
 from audit.settings import (
+    FAN_OUT,
     OPTIONS,
     SETTINGS,
     Surroundings,
@@ -165,7 +166,12 @@ def _add_run(verbs: _Verbs[_Parser]) -> None:
     scope.add_argument("--rules", type=_words, metavar="ID,ID", help="only these rules (default: all)")
     scope.add_argument("--dry-run", action="store_true", help="read and judge, but write nothing and tell no one")
     scope.add_argument("--no-notify", action="store_false", dest="notify", help="tell no one")
-    scope.add_argument("--mode", help="label of the run, 1 to 32 of a-z, 0-9 and - (default: manual)")
+    scope.add_argument(
+        "--mode",
+        help="label of the run, 1 to 32 of a-z, 0-9 and - (default: manual); fan-out starts this function for each "
+        "target, shard reads one, summarize judges and tells what shards read",
+    )
+    scope.add_argument("--target", metavar="NAME", help="the target that --mode shard reads")
     result = parser.add_argument_group("what comes out")
     result.add_argument(
         "--fail-on",
@@ -307,9 +313,12 @@ def _run(options: argparse.Namespace) -> tuple[int, str]:
     _complain(*summary.problems)
     if options.format == "json":
         return summary.exit_code, _json(summary)
-    location = str(settings.store / summary.manifest.key) if summary.manifest else ""
     # On one terminal with stderr the problems stand there already.
     problems = [] if _is_terminal(sys.stdout, sys.stderr) else summary.problems
+    if run_options.mode == FAN_OUT:
+        return summary.exit_code, console.render_start(outcome, problems)
+    store = settings.store / shard_folder(run_options.target) if run_options.target else settings.store
+    location = str(store / summary.manifest.key) if summary.manifest else ""
     return summary.exit_code, console.render_outcome(outcome, location, problems, table=_is_terminal(sys.stdout))
 
 

@@ -11,24 +11,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from audit.app import Ports, run_audit
-from audit.archive import Archive, temporary_room
+from audit.archive import Archive, shard_folder, temporary_room
+from audit.collect import Source
 from audit.deadline import Deadline
-from audit.errors import StoreError, UsageError
-from audit.huawei.apig import Apig
-from audit.huawei.signing import AccessKey, SignatureAuth, TokenAuth
-from audit.huawei.transport import Transport
+from audit.errors import OptionsError, StoreError, UsageError
+from audit.huawei.clients import Clients
 from audit.line import Job
 from audit.ruleset.load import load_rule_set
-from audit.settings import LONGEST_RUN, ObsPlace
+from audit.ruleset.problems import unknown
+from audit.settings import FAN_OUT, LONGEST_RUN, PREFIX, SHARD, SUMMARIZE, ObsPlace
+from audit.shards import ShardSource, start_shards
 from audit.store import LocalStore, read_object
 from audit.tell import Telling
 from audit.text import Redactor, printable
+from audit.times import format_time
 from audit.webhook import SECONDS, WebhookSender
 
 if TYPE_CHECKING:
-    from requests.auth import AuthBase
-
     from audit.line import Progress
     from audit.model import Reading
     from audit.outcome import Outcome
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from audit.ruleset.load import RuleSet
     from audit.settings import RunOptions, Settings
     from audit.store import Store
+    from audit.targets import Target
 
 # Of the time limit, this much is kept for publishing and telling: at most so many seconds, at most so large a part.
 _PUBLISH_SECONDS = 20.0
@@ -59,6 +62,11 @@ def perform(
     """
     redact = Redactor(settings.secrets)
     configure_logging(settings.log_level, redact)
+    options = replace(options, gateways=options.gateways or settings.gateways)
+    if options.mode == FAN_OUT and not settings.function_urn:
+        raise UsageError([f"{PREFIX}FUNCTION_URN is missing: --mode fan-out starts this function for each target"])
+    if options.mode == SHARD:
+        settings = _narrow(settings, options.target)
     now = datetime.now(timezone.utc)
     whole = Deadline(settings.time_limit)
 
@@ -70,7 +78,7 @@ def perform(
         now=now,
         mode=options.mode or mode,
         rule_set=load_rules(settings.rules_dir, settings.policy, whole),
-        gateways=options.gateways or settings.gateways,
+        gateways=options.gateways or tuple(dict.fromkeys(gid for one in settings.targets for gid in one.gateways)),
         rule_ids=options.rules,
         dry_run=options.dry_run,
         fail_on=fail_on,
@@ -78,25 +86,48 @@ def perform(
     )
     job.rule_set.select(job.rule_ids)  # an unknown rule is an error before anything is read
     reading = Deadline(settings.time_limit - min(_PUBLISH_SECONDS, settings.time_limit * _PUBLISH_PART))
-    transport = Transport(
-        settings.endpoint, _auth(settings), deadline=reading, concurrency=settings.concurrency, redact=redact
-    )
-    archive = open_archive(settings.store, whole)
-    sender = WebhookSender(whole, redact, len(settings.receivers))
-    silent = "dry run" if options.dry_run else "" if options.notify else "not wanted in this run"
-    ports = Ports(
-        api=Apig(transport, settings.region, settings.project_id),
-        archive=archive,
-        telling=Telling(settings.receivers, sender, archive.store, silent),
-        clock=lambda: datetime.now(timezone.utc),
-        new_run_id=new_run_id,
-        progress=progress or NoProgress(),
-        warnings=transport.warnings,
-    )
-    try:
+    with Clients(settings, reading, redact) as clients:
+        if options.mode == FAN_OUT:
+            functions = clients.functions()
+            events: dict[Target, dict[str, object]] = {
+                target: {"mode": SHARD, "target": target.name} for target in settings.targets
+            }
+            return start_shards(job.run_id, events, functions.start, settings.concurrency)
+        archive = open_archive(settings.store, whole)
+        sender = WebhookSender(whole, redact, len(settings.receivers))
+        silent = "dry run" if options.dry_run else "" if options.notify else "not wanted in this run"
+        ports = Ports(
+            sources=[_source(settings, target, options, now, clients, whole) for target in settings.targets],
+            archive=archive,
+            telling=Telling(settings.receivers, sender, archive.store, silent),
+            clock=lambda: datetime.now(timezone.utc),
+            new_run_id=new_run_id,
+            progress=progress or NoProgress(),
+            warnings=clients.warnings,
+        )
         return run_audit(job, ports)
-    finally:
-        transport.close()
+
+
+def _narrow(settings: Settings, name: str) -> Settings:
+    """Settings of a shard: one target, a chain of its own, and nobody to tell. Raises OptionsError."""
+    targets = tuple(target for target in settings.targets if target.name == name)
+    if not targets:
+        known = [target.name for target in settings.targets]
+        raise OptionsError([unknown("target", name, known)])
+    return replace(settings, targets=targets, store=settings.store / shard_folder(name), receivers=())
+
+
+def _source(
+    settings: Settings, target: Target, options: RunOptions, now: datetime, clients: Clients, deadline: Deadline
+) -> Source:
+    api = clients.apig(target)
+    if options.mode == SUMMARIZE:
+        archive = open_archive(settings.store / shard_folder(target.name), deadline)
+        oldest = format_time(now - settings.shard_max_age)
+        return ShardSource(name=target.name, api=api, wanted=target.gateways, archive=archive, oldest=oldest)
+    # Ids that the options name may be in any target.
+    owned = not options.gateways or len(settings.targets) == 1
+    return Source(target.name, api, options.gateways or target.gateways, owned)
 
 
 def open_archive(place: Path | ObsPlace, deadline: Deadline | None = None) -> Archive:
@@ -162,13 +193,6 @@ def open_sender(receiver: Receiver) -> WebhookSender:
     redact = Redactor(receiver.secrets)
     configure_logging("WARNING", redact)
     return WebhookSender(Deadline(SECONDS), redact)
-
-
-def _auth(settings: Settings) -> AuthBase:
-    keys = settings.credentials
-    if keys.token:
-        return TokenAuth(keys.token)
-    return SignatureAuth(AccessKey(keys.ak, keys.sk, keys.security_token), settings.project_id)
 
 
 class _SafeFormatter(logging.Formatter):

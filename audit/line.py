@@ -5,6 +5,7 @@ The unit of work is one gateway: it is read, judged, merged with its own slice o
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
@@ -94,7 +95,8 @@ class Line(msgspec.Struct, frozen=True):
     judge: Judge
     tally: Tally
     pages: Pages
-    doubts: list[str] = msgspec.field(default_factory=list)
+    # How often it could not be told whether a connection still exists, by target.
+    doubts: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
     waivers: WaiverUse = msgspec.field(default_factory=WaiverUse)
     # Rules that broke down, and where first; rules that could not be evaluated somewhere.
     failed: dict[str, str] = msgspec.field(default_factory=dict)
@@ -202,17 +204,17 @@ class Line(msgspec.Struct, frozen=True):
         """Ask by id for connections that vanished; one that still answers means that the reading was not complete.
 
         What could not be told stays unverified and is said. After _MOST_DOUBTS of that no more are asked for in this
-        run: the time is for the gateways that are still to be read.
+        run and target: the time is for the gateways that are still to be read.
         """
         if not missing:
             return reading, set()
-        patience = _MOST_DOUBTS - len(self.doubts)
-        answers = self.collector.find_existing(reading.gateway.id, missing, patience)
+        place = reading.gateway.key[:2]
+        answers = self.collector.find_existing(reading.gateway, missing, _MOST_DOUBTS - self.doubts[place])
         deleted = {name for name, exists in answers.items() if exists is False}
         for connection_id in [name for name, exists in answers.items() if exists]:
             reason = f"connection {connection_id} was not in the list, but still answers by its id"
             reading = replace(reading, state="partial", reason=reason, permissions_refused=False)
-        self.doubts.extend(name for name, exists in answers.items() if exists is None)
+        self.doubts[place] += sum(exists is None for exists in answers.values())
         if untold := [name for name in missing if answers.get(name) is None]:
             self.tally.problems.append(
                 f"gateway {reading.gateway.name or reading.gateway.id}: whether connection {untold[0]}"

@@ -75,7 +75,7 @@ def parse_receivers(text: str, place: Place, lookup: Callable[[str], str]) -> tu
 
 def _parse_receiver(node: Node, lookup: Callable[[str], str]) -> Receiver:
     members = node.members(_KEYS, ("name", "url"))
-    given = {key: _look_up(member, lookup) for key, member in members.items()}
+    given = {key: look_up(member, lookup) for key, member in members.items()}
     name = given["name"].value
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         given["name"].note("1 to 40 of a-z, 0-9 and - are wanted")
@@ -110,7 +110,7 @@ def _is_text(node: Node, what: str) -> bool:
     return right
 
 
-def _look_up(node: Node, lookup: Callable[[str], str]) -> Node:
+def look_up(node: Node, lookup: Callable[[str], str]) -> Node:
     """Replace `"env:NAME"` by the value of that setting."""
     named = REFERENCE.fullmatch(node.value) if isinstance(node.value, str) else None
     if named is None:

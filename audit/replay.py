@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from audit.archive import Slices
 from audit.evaluate import Judge
-from audit.model import Connection, Coverage, Finding, Gateway, GatewayKey, Reading
+from audit.model import Connection, Coverage, Finding, GatewayKey, Reading
 from audit.ruleset.parse import WAIVER_EXPIRED
 from audit.times import parse_time
 
@@ -115,14 +116,7 @@ def _scenes(
         past_rows.skip_to(key)
         read = [row for row in rows.take(key) if row.read_in == run.manifest.run_id]
         earlier = {row.key: row for row in past_rows.take(key)}
-        gateway = gateways.get(key) or Gateway(*key, entry.name)
-        reading = Reading(
-            gateway,
-            entry.state,
-            tuple(row.record for row in read),
-            permissions=gateway.permissions,
-            permissions_refused=entry.state == "partial" and entry.complete_in == run.manifest.run_id,
-        )
+        reading = replace(run.recall(entry, gateways.get(key)), connections=tuple(row.record for row in read))
         yield reading, read, earlier if key in known else None
     # Only a reading to the end proves the hash of a file.
     rows.skip_to(None)

@@ -13,21 +13,25 @@ import msgspec
 
 from audit.errors import OptionsError, UsageError
 from audit.huawei.apig import endpoint_of
+from audit.huawei.functions import URN
 from audit.receivers import REFERENCE, Receiver, check_wire, parse_receivers, url_problem
 from audit.render.kinds import KINDS
 from audit.ruleset.problems import Place, kind_of, nearest
+from audit.targets import ID, REGION, Agency, Credentials, Target, parse_targets
 from audit.text import printable, shorten
+from audit.times import parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
 
 PREFIX = "AUDIT_"
 RULES_BESIDE_HANDLER = Path(__file__).resolve().parent.parent / "rules"
 LONGEST_RUN = 72 * 3600
 MOST_CONCURRENCY = 256
+_OF_ONE_TARGET = ("REGION", "PROJECT_ID", "GATEWAYS", "APIG_ENDPOINT")
 _LOG_LEVEL = r"(?i:DEBUG|INFO|WARNING|ERROR)"
 _SDK_NAMES = ("HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK", "HUAWEICLOUD_SDK_SECURITY_TOKEN")
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # No periods in a bucket's name: no certificate is for `a.b.obs.region...`. No segment that begins with one.
 _OBS = re.compile(r"obs://([a-z0-9][a-z0-9-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)/?")
 # What Serverless Devs leaves in place of a variable that was not set.
@@ -75,21 +79,24 @@ SETTINGS = (
     Setting("WEBHOOK_SECRET", "its signing secret (`generic`, `feishu`, `dingtalk`)", "none: unsigned", secret=True),
     Setting("RECEIVERS", "more receivers, a JSON list", "none", secret=True),
     Setting("TOKEN", "IAM token, sent as `X-Auth-Token`, instead of an access key", "none", secret=True),
-    Setting("CONCURRENCY", "requests in flight, at most 256", "16"),
+    Setting(
+        "TARGETS",
+        "projects and regions to audit, a JSON list (see Many accounts and regions)",
+        "the one target of `AUDIT_REGION` and `AUDIT_PROJECT_ID`",
+    ),
+    Setting("IAM_ENDPOINT", "base URL of IAM, where agencies are assumed", "`https://iam.{region}.myhuaweicloud.com`"),
+    Setting("FUNCTION_URN", "URN of this function, which `--mode fan-out` starts for each target", "none"),
+    Setting(
+        "FUNCTION_ENDPOINT",
+        "base URL of FunctionGraph",
+        "`https://functiongraph.{region}.myhuaweicloud.com`, by the URN",
+    ),
+    Setting("SHARD_MAX_AGE", "how old what a shard left may be, an ISO 8601 duration", "PT3H"),
+    Setting("CONCURRENCY", "requests in flight per target, at most 256", "16"),
     Setting("TIME_LIMIT", "seconds for a run, at most 259200", "600; in the function the remaining time less 20 s"),
     Setting("LOG_LEVEL", "one of DEBUG, INFO, WARNING, ERROR", "INFO"),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """An access key (temporary ones with `security_token`) or a token. Nothing here is ever printed."""
-
-    ak: str = field(default="", repr=False)
-    sk: str = field(default="", repr=False)
-    security_token: str | None = field(default=None, repr=False)
-    token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -121,12 +128,17 @@ class ObsPlace:
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Everything a run is told from outside, checked. `time_limit` in seconds."""
+    """Everything a run is told from outside, checked. `time_limit` in seconds.
 
-    region: str
-    project_id: str
+    `gateways`: what the command line limits many targets to; one target has its own.
+    """
+
+    targets: tuple[Target, ...]
     gateways: tuple[str, ...]
-    endpoint: str
+    iam_endpoint: str
+    function_urn: str
+    function_endpoint: str
+    shard_max_age: timedelta
     rules_dir: Path | ObsPlace
     policy: Path | ObsPlace | None
     store: Path | ObsPlace
@@ -139,9 +151,9 @@ class Settings(msgspec.Struct, frozen=True):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every text that must never be shown."""
-        keys = self.credentials
-        texts = [keys.ak, keys.sk, keys.security_token, keys.token]
-        return (*(text for text in texts if text), *(text for one in self.receivers for text in one.secrets))
+        own = (target.credentials for target in self.targets if isinstance(target.credentials, Credentials))
+        holders: tuple[Credentials | Receiver, ...] = (self.credentials, *own, *self.receivers)
+        return tuple(text for holder in holders for text in holder.secrets)
 
 
 @dataclass(frozen=True)
@@ -162,23 +174,21 @@ def load_settings(environment: Mapping[str, str], around: Surroundings, flags: M
     An empty variable counts as absent, an empty flag is a mistake. Raises UsageError with every problem.
     """
     reader = _Reader(environment, flags, around)
-    region = reader.region()
-    endpoint = reader.base_url("APIG_ENDPOINT")
-    if not reader.get("REGION") and not endpoint:
-        reader.note("REGION", 'is missing; set it to the region of the gateways, e.g. "cn-north-4"')
-    project_id = reader.text("PROJECT_ID", _ID.pattern, "a project id") or around.project_id
-    if not project_id:
-        reader.note("PROJECT_ID", "is missing; the console shows it under My Credentials")
+    targets = reader.targets()
+    urn = reader.text("FUNCTION_URN", URN.pattern, "a URN such as urn:fss:REGION:PROJECT:function:PACKAGE:NAME:latest")
+    region = match[1] if (match := URN.fullmatch(urn)) else ""
     settings = Settings(
-        region=region,
-        project_id=project_id,
-        gateways=reader.gateways(),
-        endpoint=endpoint or endpoint_of(region),
+        targets=targets,
+        gateways=reader.gateways() if reader.get("TARGETS") else (),
+        iam_endpoint=reader.base_url("IAM_ENDPOINT"),
+        function_urn=urn,
+        function_endpoint=reader.base_url("FUNCTION_ENDPOINT") or (region and endpoint_of(region, "functiongraph")),
+        shard_max_age=reader.duration("SHARD_MAX_AGE", "PT3H"),
         rules_dir=reader.place("RULES_DIR") or RULES_BESIDE_HANDLER,
         policy=reader.place("POLICY"),
         store=reader.store(),
         receivers=reader.receivers(),
-        credentials=reader.credentials(),
+        credentials=reader.credentials_for(targets),
         concurrency=int(reader.number("CONCURRENCY", 16, MOST_CONCURRENCY)),
         time_limit=min(around.most_time, reader.number("TIME_LIMIT", around.time_limit, LONGEST_RUN)),
         log_level=reader.text("LOG_LEVEL", _LOG_LEVEL, _BY_NAME["LOG_LEVEL"].meaning).upper() or "INFO",
@@ -213,6 +223,11 @@ def load_rule_places(
     return places
 
 
+def references_in(get: Callable[[str], str | None]) -> list[str]:
+    """Return the names of settings that other ones refer to as `"env:NAME"`; `get` looks a setting up."""
+    return [name for word in ("RECEIVERS", "TARGETS") for name in REFERENCE.findall(get(PREFIX + word) or "")]
+
+
 class _Reader:
     """Looks settings up and notes what is wrong with them; never writes a secret's value into a problem."""
 
@@ -223,7 +238,7 @@ class _Reader:
         self._problems = [
             f"{_BY_NAME[name].flag} is given without a value" for name, v in flags.items() if not v.strip()
         ]
-        named = set(REFERENCE.findall(environment.get(f"{PREFIX}RECEIVERS", "")))
+        named = set(references_in(environment.get))
         self._problems += [
             f"{name} is {value}, as that variable was not set at the deployment; set it and deploy again"
             for name, value in environment.items()
@@ -263,10 +278,43 @@ class _Reader:
             return default
         return int(value)
 
+    def duration(self, name: str, default: str) -> timedelta:
+        try:
+            duration = parse_duration(self.get(name) or default)
+        except ValueError as error:
+            self.note(name, str(error))
+        else:
+            if duration:
+                return duration
+            self.note(name, f"must be longer than nothing, e.g. {default}")
+        return parse_duration(default)
+
+    def targets(self) -> tuple[Target, ...]:
+        text = self.get("TARGETS")
+        if not text:
+            return (self._target(),)
+        for name in [
+            name for name in _OF_ONE_TARGET if self.get(name) and name not in self._flags.keys() & {"GATEWAYS"}
+        ]:
+            self.note(name, f"is set beside {PREFIX}TARGETS, where each target says it for itself: remove it")
+        return parse_targets(text, Place(f"{PREFIX}TARGETS", self._problems), self._look_up)
+
+    def _target(self) -> Target:
+        region, endpoint = self.region(), self.base_url("APIG_ENDPOINT")
+        if not self.get("REGION") and not endpoint:
+            self.note("REGION", 'is missing; set it to the region of the gateways, e.g. "cn-north-4"')
+        project_id = self.text("PROJECT_ID", ID.pattern, "a project id") or self._around.project_id
+        if not project_id:
+            self.note("PROJECT_ID", "is missing; the console shows it under My Credentials")
+        return Target(project_id, region, project_id, endpoint or endpoint_of(region), self.gateways())
+
+    def _look_up(self, name: str) -> str:
+        return self._environment.get(name, "").strip()
+
     def gateways(self) -> tuple[str, ...]:
         value = self.get("GATEWAYS")
         ids = [part.strip() for part in value.split(",")] if value else []
-        for wrong in (text for text in ids if not _ID.fullmatch(text)):
+        for wrong in (text for text in ids if not ID.fullmatch(text)):
             self.note("GATEWAYS", f"holds {wrong!r}, which is not a gateway id; separate ids by one comma")
         return tuple(dict.fromkeys(ids))
 
@@ -305,7 +353,8 @@ class _Reader:
         if name == "POLICY" and not path:
             self.note(name, "names a bucket; name the object, e.g. obs://bucket/policy.json")
         if not (self.get("REGION") or endpoint):
-            self.note(name, f"is in OBS: set {PREFIX}REGION or {PREFIX}OBS_ENDPOINT")
+            wanted = "" if self.get("TARGETS") else f"{PREFIX}REGION or "
+            self.note(name, f"is in OBS: set {wanted}{PREFIX}OBS_ENDPOINT")
         keys = self.credentials()
         if keys.token:
             self.note(name, f"is in OBS, which takes no {PREFIX}TOKEN: set HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK")
@@ -316,9 +365,8 @@ class _Reader:
 
     def region(self) -> str:
         """Read the region; part of host names, it holds nothing else, and "" where it is wrong."""
-        pattern = r"[a-z0-9-]{1,64}"
-        region = self.text("REGION", pattern, 'a region such as "cn-north-4"')
-        return region if re.fullmatch(pattern, region) else ""
+        region = self.text("REGION", REGION.pattern, 'a region such as "cn-north-4"')
+        return region if REGION.fullmatch(region) else ""
 
     def store(self) -> Path | ObsPlace:
         self.base_url("OBS_ENDPOINT")
@@ -332,7 +380,7 @@ class _Reader:
     def receivers(self) -> tuple[Receiver, ...]:
         more = self.get("RECEIVERS")
         place = Place(f"{PREFIX}RECEIVERS", self._problems)
-        others = parse_receivers(more, place, lambda name: self._environment.get(name, "").strip()) if more else ()
+        others = parse_receivers(more, place, self._look_up) if more else ()
         return (*self._default_receiver(), *others)
 
     def _default_receiver(self) -> tuple[Receiver, ...]:
@@ -345,6 +393,17 @@ class _Reader:
         for what, problem in problems.items():
             self.note(f"WEBHOOK_{what.upper()}", problem)
         return (Receiver("default", kind, url, secret or None),)
+
+    def credentials_for(self, targets: Sequence[Target]) -> Credentials:
+        """Find the run's own credentials, which are missed only where a target or the store needs them."""
+        if targets and all(isinstance(target.credentials, Credentials) for target in targets):
+            return Credentials()
+        keys = self.credentials()
+        if keys.token and (len(targets) > 1 or any(isinstance(target.credentials, Agency) for target in targets)):
+            self.note(
+                "TOKEN", "is good for one project; set HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK for many targets"
+            )
+        return keys
 
     def credentials(self) -> Credentials:
         """Find exactly one kind of credentials; in the function those of its agency."""
@@ -372,17 +431,21 @@ class _Reader:
 
 
 class RunOptions(msgspec.Struct, frozen=True):
-    """What one call asks for. Empty tuples mean all; empty `mode` means the front door's own."""
+    """What one call asks for. Empty tuples mean all; empty `mode` means the front door's own.
+
+    `target`: name of the target that a shard reads, "" in every other mode.
+    """
 
     gateways: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
     dry_run: bool = False
     notify: bool = True
     mode: str = ""
+    target: str = ""
 
 
 def _is_ids(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(v, str) and _ID.fullmatch(v) for v in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) and ID.fullmatch(v) for v in value)
 
 
 OPTIONS = {
@@ -394,7 +457,11 @@ OPTIONS = {
         lambda value: isinstance(value, str) and re.fullmatch(r"[a-z0-9-]{1,32}", value),
         "1 to 32 of a-z, 0-9, -",
     ),
+    "target": (lambda value: isinstance(value, str) and bool(value), "the name of a target"),
 }
+FAN_OUT, SHARD, SUMMARIZE = "fan-out", "shard", "summarize"
+# What is more than a label, and the options that are of use beside it.
+_MODES = {FAN_OUT: {"mode"}, SHARD: {"mode", "target", "dry_run"}, SUMMARIZE: {"mode", "dry_run", "notify"}}
 
 
 def parse_options(value: object) -> RunOptions:
@@ -415,6 +482,12 @@ def parse_options(value: object) -> RunOptions:
         else:
             shown = shorten(json.dumps(given, ensure_ascii=False, default=kind_of), 80)
             problems.append(f'run option "{key}": {wanted} is wanted, not {shown}')
+    mode = options.get("mode", "")
+    if mode == SHARD and "target" not in options:
+        problems.append('run option "mode": a shard needs the option "target", the name of the target that it reads')
+    for name in [name for name in options if name not in _MODES.get(mode, OPTIONS.keys() - {"target"})]:
+        beside = f'beside the mode "{mode}"' if mode in _MODES else f'without the mode "{SHARD}"'
+        problems.append(f'run option "{name}": cannot be given {beside}')
     if problems:
         raise OptionsError(problems)
     return RunOptions(**options)

@@ -58,16 +58,21 @@ class Redactor:
     """Replaces every known secret in a text, also where a server or library quoted it or a part of it."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        secrets = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
-        self._whole = [secret.encode() for secret in secrets]
+        self._secrets: tuple[str, ...] = ()
+        self.learn(secrets)
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Replace these from now on too."""
+        self._secrets += tuple(secret for secret in secrets if len(secret) >= _SHORTEST_SECRET)
+        self._whole = [secret.encode() for secret in self._secrets]
         forms: dict[str, str] = {}
-        for secret in secrets:
+        for secret in self._secrets:
             for word in map(_decode, _words(secret)):
                 forms[word] = rf"(?<![a-z0-9]){re.escape(word)}(?![a-z0-9])"
             for part in _parts(secret):
                 forms |= {form: re.escape(form) for form in (part, _decode(part), part.replace(" ", "+"))}
         longest_first = (forms[form] for form in sorted(forms, key=len, reverse=True) if len(form) >= _SHORTEST_SECRET)
-        self._pattern = re.compile("|".join(longest_first), re.IGNORECASE) if secrets else None
+        self._pattern = re.compile("|".join(longest_first), re.IGNORECASE) if self._secrets else None
 
     def __call__(self, text: str) -> str:
         """Return a text as it came where it holds no secret; decoded, where escapes of JSON, URLs or HTML hide one."""

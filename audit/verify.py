@@ -206,6 +206,12 @@ class Verifier:
                 self._hashed[item.key] = self._object_problem(item)
             if problem := self._hashed[item.key]:
                 problems.append(problem)
+        for shard in manifest.shards:
+            text, where = self._get(shard.manifest), self._store.locate(shard.manifest)
+            if not isinstance(text, bytes):
+                problems.append(text or f"{where}: is missing")
+            elif sha256(text).hexdigest() != shard.sha256:
+                problems.append(f"{where}: was changed: its hash is not the one in the summary {manifest.run_id}")
 
     def _object_problem(self, item: StoredObject) -> str:
         digest, size = sha256(), 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import package
+from tests.lands import Lands
 from tests.seaweed import Obs, find_weed, obs_on, seaweed
 from tests.world import World
 
@@ -54,3 +55,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.skip("no package registry can be reached to build the package from")
         raise
     return dist
+
+
+@pytest.fixture
+def lands(tmp_path: Path) -> Iterator[Lands]:
+    with ExitStack() as stack:
+        yield Lands(tmp_path, stack, 4)

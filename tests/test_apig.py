@@ -20,9 +20,10 @@ from audit.huawei.apig import (
     endpoint_of,
 )
 from audit.huawei.permissions import LIST_CONNECTIONS, LIST_GATEWAYS, LIST_PERMISSIONS
-from audit.huawei.signing import AccessKey, SignatureAuth
+from audit.huawei.signing import SignatureAuth
 from audit.huawei.transport import Transport
 from audit.model import EndpointConnection, Gateway
+from audit.targets import Credentials
 from audit.text import Redactor
 from tests.emulator import Body, Estate, serve
 from tests.emulator import Forbidden as Denied
@@ -80,8 +81,8 @@ def estate() -> Estate:
 @pytest.fixture
 def apig(estate, monkeypatch) -> Iterator[Apig]:
     monkeypatch.setattr(transport_module, "_FIRST_BACKOFF", 0.002)
-    key = AccessKey(estate.access_key, estate.secret_key)
-    auth = SignatureAuth(key, estate.project_id)
+    key = Credentials(estate.access_key, estate.secret_key)
+    auth = SignatureAuth(lambda: key, estate.project_id)
     with serve(estate) as server:
         transport = Transport(server.url, auth, deadline=Deadline(5), concurrency=2, redact=Redactor(()))
         with closing(Apig(transport, "cn-north-4", estate.project_id)) as client:

@@ -351,7 +351,7 @@ def test_the_summary_has_the_documented_fields(world):
     manifest = world.manifest()
     assert set(manifest) == {
         "run_id", "mode", "started_at", "finished_at", "now", "version", "scope", "rules", "policy_sha256", "coverage",
-        "counts", "trend", "objects", "parent",
+        "counts", "trend", "objects", "parent", "shards",
     }  # fmt: skip
     line = world.lines("connections.ndjson.gz")[0]
     assert set(line) == {

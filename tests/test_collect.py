@@ -14,10 +14,11 @@ from audit.collect import Step, find_existing, plan_reading, read_gateways
 from audit.deadline import Deadline
 from audit.errors import ApiError
 from audit.huawei.apig import Apig
-from audit.huawei.signing import AccessKey, SignatureAuth
+from audit.huawei.signing import SignatureAuth
 from audit.huawei.transport import Transport
 from audit.model import EndpointConnection, Gateway, Reading
 from audit.paging import Page
+from audit.targets import Credentials
 from audit.text import Redactor
 from tests.builders import gateway, record
 from tests.emulator import Body, Busy, Estate, Forbidden, NotFound, Unauthorized, serve
@@ -29,7 +30,7 @@ REGION = "cn-north-4"
 def api_of(estate: Estate, *, seconds: float = 30, concurrency: int = 8, sk: str = ""):
     """A real client against the emulated API, over HTTP."""
     with serve(estate) as server:
-        auth = SignatureAuth(AccessKey(estate.access_key, sk or estate.secret_key), estate.project_id)
+        auth = SignatureAuth(lambda: Credentials(estate.access_key, sk or estate.secret_key), estate.project_id)
         transport = Transport(
             server.url, auth, deadline=Deadline(seconds), concurrency=concurrency, redact=Redactor([])
         )
@@ -38,7 +39,7 @@ def api_of(estate: Estate, *, seconds: float = 30, concurrency: int = 8, sk: str
 
 
 def read_all(api, wanted=(), known=(), concurrency=8) -> list[Reading]:
-    return list(read_gateways(api, plan_reading(api, wanted, known).steps, concurrency))
+    return list(read_gateways([api], plan_reading(api, wanted, known).steps, concurrency))
 
 
 def ids(reading: Reading) -> list[str | None]:
@@ -174,7 +175,7 @@ def test_a_wrong_key_fails_once_and_before_any_gateway():
     estate.add_gateway("a").add_connections(2)
     with api_of(estate, sk="wrong") as api:
         plan = plan_reading(api, ["named"], [gateway("known")])
-        states = {r.gateway.id: r.state for r in read_gateways(api, plan.steps, 8)}
+        states = {r.gateway.id: r.state for r in read_gateways([api], plan.steps, 8)}
     assert estate.failed_signatures == 1
     assert states == {"named": "not_covered", "known": "out_of_scope"}
     (entry,) = plan.coverage
@@ -264,7 +265,7 @@ def test_a_gateway_with_an_unusable_id_is_said_to_be_uncovered():
     estate.raw_records += [{"id": "../../x?y#", "instance_name": "evil"}, {"instance_name": "nameless"}]
     with api_of(estate) as api:
         plan = plan_reading(api, [], [])
-        readings = list(read_gateways(api, plan.steps, 4))
+        readings = list(read_gateways([api], plan.steps, 4))
     assert [(r.gateway.name, r.state) for r in readings] == [("evil", "not_covered")]
     assert "id cannot be used" in readings[0].reason
     assert [entry.reason for entry in plan.coverage] == ["it holds a gateway without an id"]
@@ -331,7 +332,7 @@ def test_a_total_that_no_memory_holds_costs_neither_time_nor_memory():
             return Page(10**9, 2, (record("a"), record("b")))
 
     api = Liar({"shop": 0})
-    (reading,) = read_gateways(api, plan_reading(api, [], []).steps, 4)
+    (reading,) = read_gateways([api], plan_reading(api, [], []).steps, 4)
     assert (reading.state, len(reading.connections)) == ("partial", 2)
     assert api.fetched < 500
 
@@ -371,7 +372,7 @@ def test_reading_ahead_is_bounded_by_connections_not_by_gateways():
     """Twenty long gateways need no more memory than two hundred short ones; and nobody waits for ever."""
     api = FakeApi({f"g{number:02}": 5000 for number in range(20)})
     ahead = []
-    for done, reading in enumerate(read_gateways(api, plan_reading(api, [], []).steps, 16), 1):
+    for done, reading in enumerate(read_gateways([api], plan_reading(api, [], []).steps, 16), 1):
         assert len(reading.connections) == 5000
         with api.lock:
             # Two readings of each; the first page of those that wait is known already.
@@ -383,7 +384,7 @@ def test_reading_ahead_is_bounded_by_connections_not_by_gateways():
 def test_reading_ahead_does_not_run_away_from_a_slow_consumer():
     """At most twice as many gateways as there are workers are under way."""
     api = FakeApi({f"g{number:03}": 1 for number in range(200)})
-    readings = read_gateways(api, plan_reading(api, [], []).steps, 4)
+    readings = read_gateways([api], plan_reading(api, [], []).steps, 4)
     next(readings)
     threading.Event().wait(0.2)
     assert api.fetched <= 8
@@ -394,7 +395,7 @@ def test_a_consumer_that_gives_up_stops_the_reading():
     """Closing the iterator closes the API and leaves no thread behind."""
     before = set(threading.enumerate())
     api = FakeApi({f"g{number:03}": 3000 for number in range(100)})
-    readings = read_gateways(api, plan_reading(api, [], []).steps, 8)
+    readings = read_gateways([api], plan_reading(api, [], []).steps, 8)
     next(readings)
     readings.close()
     assert api.closed.is_set()
@@ -405,7 +406,7 @@ def test_decided_steps_ask_nothing():
     """Out of scope means not even looked at."""
     api = FakeApi({})
     step = Step(gateway("a"), Reading(gateway("a"), "out_of_scope"))
-    assert [r.state for r in read_gateways(api, [step], 2)] == ["out_of_scope"]
+    assert [r.state for r in read_gateways([api], [step], 2)] == ["out_of_scope"]
     assert api.fetched == 0
 
 
@@ -414,6 +415,6 @@ def test_long_and_short_gateways_together_come_out_whole(concurrency):
     """Order and completeness do not depend on how many workers there are."""
     sizes = {f"g{number:02}": [0, 1, 499, 501, 4000][number % 5] for number in range(25)}
     api = FakeApi(sizes)
-    readings = list(read_gateways(api, plan_reading(api, [], []).steps, concurrency))
+    readings = list(read_gateways([api], plan_reading(api, [], []).steps, concurrency))
     assert {r.gateway.id: len(r.connections) for r in readings} == sizes
     assert [r.gateway.id for r in readings] == sorted(sizes)

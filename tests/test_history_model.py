@@ -21,6 +21,7 @@ import pytest
 
 from audit.app import Ports, run_audit
 from audit.archive import Archive
+from audit.collect import Source
 from audit.compose import NoProgress
 from audit.errors import DeliveryError, StoreError
 from audit.line import Job
@@ -427,7 +428,15 @@ class History:
         job = Job(run.id, run.now, "test", load(world.site), run.gateways, run.rules, dry_run=dry, concurrency=2)
         ears = [*self.ears]  # who is told in this run; another one that follows may know of more
         telling = Telling([ear.receiver for ear in ears], self, shelf, silent)
-        ports = Ports(world.estate, Archive(shelf), telling, lambda: run.now, lambda: "", NoProgress(), list)
+        ports = Ports(
+            [Source("", world.estate, run.gateways)],
+            Archive(shelf),
+            telling,
+            lambda: run.now,
+            lambda: "",
+            NoProgress(),
+            list,
+        )
         outcome = None
         with suppress(Kill):
             outcome = run_audit(job, ports)

@@ -34,8 +34,9 @@ from audit.errors import StoreError, Unencrypted, Unsure, UsageError
 from audit.huawei import obs as obs_module
 from audit.huawei import obs_client
 from audit.huawei.obs import ObsStore
-from audit.settings import Credentials, ObsPlace, RunOptions, Surroundings, load_settings
+from audit.settings import ObsPlace, RunOptions, Surroundings, load_settings
 from audit.store import read_object
+from audit.targets import Credentials
 from audit.verify import Verifier
 from tests.emulator.wire import Answer, Request
 from tests.seaweed import AK, BUCKET, SK, Obs, refusal

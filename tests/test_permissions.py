@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,19 +16,23 @@ from audit.errors import StoreError
 from audit.huawei import permissions
 from audit.huawei.obs import ObsStore
 from audit.huawei.permissions import (
+    ASSUME_AGENCY,
     GET_OBJECT,
     LIST_CONNECTIONS,
     LIST_GATEWAYS,
     LIST_OBJECTS,
     LIST_PERMISSIONS,
     PUT_OBJECT,
+    START_FUNCTION,
     USE_KEY,
     Action,
     describe,
 )
-from audit.settings import RULES_BESIDE_HANDLER, Credentials, ObsPlace, RunOptions, Surroundings, load_settings
+from audit.settings import RULES_BESIDE_HANDLER, ObsPlace, RunOptions, Surroundings, load_settings
 from audit.store import read_object
+from audit.targets import Credentials
 from tests.seaweed import AK, BUCKET, SK, refusal
+from tests.test_fan_out import Cloud
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 API = "/v2/[^/]+/apigw/instances"
@@ -38,6 +43,13 @@ CALLS = {
     GET_OBJECT: ("read an object", f"GET /{BUCKET}/.+"),
     PUT_OBJECT: ("write an object", f"PUT /{BUCKET}/.+"),
     LIST_OBJECTS: ("list objects, and hear that one is missing", f"GET /{BUCKET}/?"),
+}
+
+
+# Which only some runs make: over targets in other accounts, and fanning out.
+CALLS_OF_MANY = {
+    ASSUME_AGENCY: ("assume the agency of a target in another account", "POST /v3.0/OS-CREDENTIAL/securitytokens"),
+    START_FUNCTION: ("start a shard", "POST /v2/[^/]+/fgs/functions/[^/]+/invocations-async"),
 }
 
 
@@ -56,12 +68,27 @@ def test_an_audit_makes_the_calls_of_the_table_and_no_other(world, obs, tmp_path
     made = {f"{request.method} {request.path}" for request in (*world.estate.requests, *obs.seen)}
     used = {action for action, (_, call) in CALLS.items() if any(re.fullmatch(call, each) for each in made)}
     assert [each for each in made if not any(re.fullmatch(call, each) for _, call in CALLS.values())] == []
-    assert used == {action for action in vars(permissions).values() if isinstance(action, Action)}
+    actions = {action for action in vars(permissions).values() if isinstance(action, Action)}
+    assert used == actions - CALLS_OF_MANY.keys()
+
+
+def test_many_targets_make_two_calls_more(tmp_path):
+    with ExitStack() as stack:
+        cloud = Cloud(tmp_path, stack, 2, 1)
+        cloud.call(cloud.deploy("single"), "")
+        cloud.fan_out(cloud.deploy("fanned"))
+        calls = {**CALLS, **CALLS_OF_MANY}
+        made = {f"{each.method} {each.path}" for each in cloud.estate.requests}
+    made = {call for call in made if not call.endswith("/invocations")}  # those are the test's own
+    used = {action for action, (_, call) in calls.items() if any(re.fullmatch(call, each) for each in made)}
+    assert [each for each in made if not any(re.fullmatch(call, each) for _, call in calls.values())] == []
+    assert used == {LIST_GATEWAYS, LIST_CONNECTIONS, *CALLS_OF_MANY}
 
 
 def policies() -> str:
     """README's part between the marks. To renew it, print this."""
-    rows = [f"| {what} | `{action.identity}` | `{action.role}` |" for action, (what, _) in CALLS.items()]
+    calls = {**CALLS, **CALLS_OF_MANY}
+    rows = [f"| {what} | `{action.identity}` | `{action.role}` |" for action, (what, _) in calls.items()]
     rows += [f"| OBS uses the key of `AUDIT_OBS_KMS_KEY` | `{each.identity}` | `{each.role}` |" for each in USE_KEY]
     apig, objects = (LIST_GATEWAYS, LIST_CONNECTIONS, LIST_PERMISSIONS), (GET_OBJECT, PUT_OBJECT)
 

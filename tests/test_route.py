@@ -15,8 +15,9 @@ from audit.exchange import ExchangeError, HttpClient
 from audit.huawei import obs_client
 from audit.huawei.obs import ObsStore
 from audit.route import find_route
-from audit.settings import Credentials, ObsPlace, RunOptions, Surroundings, load_settings
+from audit.settings import ObsPlace, RunOptions, Surroundings, load_settings
 from audit.store import read_object
+from audit.targets import Credentials
 from tests.test_exchange import ask, saying, wire
 
 API = "https://apig.example"

@@ -13,7 +13,6 @@ from audit.settings import (
     LONGEST_RUN,
     RULES_BESIDE_HANDLER,
     SETTINGS,
-    Credentials,
     ObsPlace,
     RunOptions,
     Settings,
@@ -23,6 +22,7 @@ from audit.settings import (
     load_store,
     parse_options,
 )
+from audit.targets import Credentials
 
 OBS_NAMES = (
     "; a bucket has 3 to 63 of a-z, 0-9 and -, a prefix has A-Z, a-z, 0-9, - _ . and /, "
@@ -55,8 +55,8 @@ def problems_of(flags: Any = None, *, without: Collection[str] = (), **changes: 
 
 def test_the_defaults_are_those_of_the_contract():
     settings = load()
-    assert settings.endpoint == "https://apig.cn-north-4.myhuaweicloud.com"
-    assert (settings.gateways, settings.policy, settings.receivers) == ((), None, ())
+    assert settings.targets[0].endpoint == "https://apig.cn-north-4.myhuaweicloud.com"
+    assert (settings.targets[0].gateways, settings.policy, settings.receivers) == ((), None, ())
     assert (settings.rules_dir, settings.store) == (RULES_BESIDE_HANDLER, Path("out"))
     assert (settings.concurrency, settings.time_limit, settings.log_level) == (16, 600, "INFO")
     assert settings.credentials == Credentials("ak-of-the-test", "sk-of-the-test")
@@ -86,7 +86,8 @@ def test_the_defaults_are_those_of_the_contract():
     ],
 )
 def test_a_right_value_is_read(name, value, attribute, read):
-    assert getattr(load(**{name: value}), attribute) == read
+    settings = load(**{name: value})
+    assert getattr(settings, attribute, None) == read or getattr(settings.targets[0], attribute, None) == read
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_an_empty_variable_counts_as_absent(setting):
 
 def test_a_region_is_needed_only_without_an_endpoint():
     settings = load_settings({"AUDIT_APIG_ENDPOINT": "https://h", "AUDIT_PROJECT_ID": "p1", **KEYS}, Surroundings(), {})
-    assert (settings.region, settings.endpoint) == ("", "https://h")
+    assert (settings.targets[0].region, settings.targets[0].endpoint) == ("", "https://h")
     (problem,) = problems_of(without=["AUDIT_REGION"])
     assert problem.startswith("AUDIT_REGION is missing; set it to the region of the gateways")
 
@@ -225,7 +226,7 @@ def test_all_problems_are_reported_at_once():
 
 
 def test_a_flag_wins_over_the_environment_and_is_named_in_its_own_words():
-    assert load({"PROJECT_ID": "flagged", "TIME_LIMIT": "7"}).project_id == "flagged"
+    assert load({"PROJECT_ID": "flagged", "TIME_LIMIT": "7"}).targets[0].project_id == "flagged"
     assert problems_of({"TIME_LIMIT": "x"}, AUDIT_TIME_LIMIT="5") == [
         "--time-limit must be a whole number from 1 to 259200, not 'x'"
     ]
@@ -330,7 +331,7 @@ def test_a_token_alone_and_temporary_keys_are_credentials():
 def test_the_function_brings_its_project_its_keys_and_its_time_but_must_be_told_the_store():
     environment = {"AUDIT_REGION": "r", "AUDIT_STORE": "file:///mnt"}
     settings = load_settings(environment, IN_FUNCTION, {})
-    assert (settings.project_id, settings.credentials, settings.time_limit) == ("own-project", OWN, 40)
+    assert (settings.targets[0].project_id, settings.credentials, settings.time_limit) == ("own-project", OWN, 40)
     with pytest.raises(UsageError, match=r"^AUDIT_STORE is missing; in the function say where runs are kept"):
         load_settings({"AUDIT_REGION": "r"}, IN_FUNCTION, {})
 
@@ -399,7 +400,7 @@ def test_every_option_is_read():
         (None, "run options are a JSON object, not null"),
         ({"dryrun": True}, 'unknown run option "dryrun"; did you mean "dry_run"?'),
         ({"Gateways": []}, 'unknown run option "Gateways"; did you mean "gateways"?'),
-        ({"xyz": 1}, 'unknown run option "xyz"; known: gateways, rules, dry_run, notify, mode'),
+        ({"xyz": 1}, 'unknown run option "xyz"; known: gateways, rules, dry_run, notify, mode, target'),
         ({"dry_run": "true"}, 'run option "dry_run": true or false is wanted, not "true"'),
         ({"notify": 0}, 'run option "notify": true or false is wanted, not 0'),
         ({"mode": "Night Run"}, 'run option "mode": 1 to 32 of a-z, 0-9, - is wanted, not "Night Run"'),

@@ -12,7 +12,8 @@ from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.huawei.signing import AccessKey, SignatureAuth, TokenAuth
+from audit.huawei.signing import SignatureAuth, TokenAuth
+from audit.targets import Credentials
 from tests.emulator import Estate, Request, in_process, serve
 from tests.emulator.signature import DATE_FORMAT, authenticate
 
@@ -51,10 +52,10 @@ def test_vendors_client_signs_alike(security_token):
         assert theirs.status == 200
 
         date = datetime.strptime(theirs.headers["x-sdk-date"], DATE_FORMAT).replace(tzinfo=timezone.utc)
-        key = AccessKey(estate.access_key, estate.secret_key, security_token)
+        key = Credentials(estate.access_key, estate.secret_key, security_token)
         ours = sign(
             server.url + theirs.path,
-            SignatureAuth(key, estate.project_id, lambda: date),
+            SignatureAuth(lambda: key, estate.project_id, lambda: date),
             agent=theirs.headers["user-agent"],
             params={"offset": 0, "limit": 500, "id": "a b/c+d~é", "marker_id": 7, "status": "accepted"},
         )
@@ -66,8 +67,10 @@ def test_vendors_client_signs_alike(security_token):
 
 def test_worked_value():
     """Fixed for ever, so that a change of the signer shows."""
-    key = AccessKey("EXAMPLEACCESSKEY0001", "example-secret-key")
-    signed = sign(HOST + "/v2/p1/apigw/instances", SignatureAuth(key, "p1", lambda: CLOCK), params={"offset": 0})
+    key = Credentials("EXAMPLEACCESSKEY0001", "example-secret-key")
+    signed = sign(
+        HOST + "/v2/p1/apigw/instances", SignatureAuth(lambda: key, "p1", lambda: CLOCK), params={"offset": 0}
+    )
 
     assert signed.headers["X-Sdk-Date"] == "20261122T081500Z"
     assert signed.headers["X-Project-Id"] == "p1"
@@ -82,7 +85,7 @@ def test_worked_value():
 
 def test_temporary_credentials_send_and_sign_their_token():
     """A signature without it is worth nothing."""
-    auth = SignatureAuth(AccessKey("ak", "sk", "temporary"), "p1", lambda: CLOCK)
+    auth = SignatureAuth(lambda: Credentials("ak", "sk", "temporary"), "p1", lambda: CLOCK)
     signed = sign(HOST + "/v2", auth)
     assert signed.headers["X-Security-Token"] == "temporary"
     assert ";x-security-token" in signed.headers["Authorization"]
@@ -90,7 +93,7 @@ def test_temporary_credentials_send_and_sign_their_token():
 
 def test_permanent_credentials_send_no_token():
     """Not even an empty one."""
-    signed = sign(HOST + "/v2", SignatureAuth(AccessKey("ak", "sk"), "p1"))
+    signed = sign(HOST + "/v2", SignatureAuth(lambda: Credentials("ak", "sk"), "p1"))
     assert "X-Security-Token" not in signed.headers
 
 
@@ -103,7 +106,7 @@ def test_token_is_sent_as_it_is_and_nothing_is_signed():
 def test_signature_bears_the_time_of_signing():
     """Each preparation asks the clock anew."""
     moments = iter([CLOCK, CLOCK.replace(minute=16)])
-    auth = SignatureAuth(AccessKey("ak", "sk"), "p1", lambda: next(moments))
+    auth = SignatureAuth(lambda: Credentials("ak", "sk"), "p1", lambda: next(moments))
     first, second = sign(HOST, auth), sign(HOST, auth)
     assert first.headers["X-Sdk-Date"] != second.headers["X-Sdk-Date"]
     assert first.headers["Authorization"] != second.headers["Authorization"]
@@ -117,10 +120,10 @@ def test_signature_bears_the_time_of_signing():
 def test_any_query_and_path_is_signed_as_it_is_sent(value, segment):
     """An independent reading of the algorithm verifies what arrives."""
     estate = Estate(security_token="temporary")
-    key = AccessKey(estate.access_key, estate.secret_key, "temporary")
+    key = Credentials(estate.access_key, estate.secret_key, "temporary")
     url = f"{HOST}/v2/{quote('x' + segment, safe='')}/vpc-endpoint"
 
-    arrived = received(sign(url, SignatureAuth(key, estate.project_id), params={"id": value, "offset": 0}))
+    arrived = received(sign(url, SignatureAuth(lambda: key, estate.project_id), params={"id": value, "offset": 0}))
 
     authenticate(estate, arrived)
     assert arrived.pairs == [("id", value), ("offset", "0")]
@@ -130,13 +133,13 @@ def test_any_query_and_path_is_signed_as_it_is_sent(value, segment):
 def test_spoiled_request_is_refused(spoil):
     """So the verifier above does verify: key, token, project, query and User-Agent are all covered."""
     estate = Estate(security_token="temporary")
-    key = AccessKey(
+    key = Credentials(
         estate.access_key,
         "wrong" if spoil == "sk" else estate.secret_key,
         "wrong" if spoil == "token" else "temporary",
     )
     with in_process(estate, endpoint=HOST):
-        signed = sign(f"{HOST}/v2/{estate.project_id}/apigw/instances", SignatureAuth(key, estate.project_id))
+        signed = sign(f"{HOST}/v2/{estate.project_id}/apigw/instances", SignatureAuth(lambda: key, estate.project_id))
         if spoil == "project":
             signed.headers["X-Project-Id"] = "other"
         if spoil == "agent":
@@ -149,4 +152,4 @@ def test_spoiled_request_is_refused(spoil):
 
 def test_secrets_do_not_show():
     """In the key's own description."""
-    assert repr(AccessKey("ak", "hidden", "hidden")) == "AccessKey(ak='ak')"
+    assert repr(Credentials("ak", "hidden", "hidden")) == "Credentials()"

@@ -11,8 +11,9 @@ import pytest
 
 from audit.deadline import Deadline
 from audit.errors import StoreError
-from audit.settings import Credentials, ObsPlace
+from audit.settings import ObsPlace
 from audit.store import LocalStore, read_object
+from audit.targets import Credentials
 from tests.seaweed import AK, BUCKET, SK
 
 if TYPE_CHECKING:

@@ -28,8 +28,9 @@ from audit.errors import (
 )
 from audit.huawei import transport as module
 from audit.huawei.permissions import Action
-from audit.huawei.signing import AccessKey, SignatureAuth, TokenAuth
+from audit.huawei.signing import SignatureAuth, TokenAuth
 from audit.huawei.transport import Transport
+from audit.targets import Credentials
 from audit.text import Redactor
 from tests.emulator import (
     ApigServer,
@@ -94,7 +95,7 @@ def server(estate) -> Iterator[ApigServer]:
 @contextmanager
 def connect(server, *, seconds: float = 5, concurrency: int = 4, auth=None, secrets=()) -> Iterator[Transport]:
     estate = server.estate
-    auth = auth or SignatureAuth(AccessKey(estate.access_key, estate.secret_key), estate.project_id)
+    auth = auth or SignatureAuth(lambda: Credentials(estate.access_key, estate.secret_key), estate.project_id)
     with closing(
         Transport(server.url, auth, deadline=Deadline(seconds), concurrency=concurrency, redact=Redactor(secrets))
     ) as transport:
@@ -182,7 +183,7 @@ def test_401_ends_the_requests_of_all_threads(server, monkeypatch):
 
 def test_wrong_key_fails_once(server):
     """The emulator's own check refuses it."""
-    auth = SignatureAuth(AccessKey(server.estate.access_key, "wrong"), server.estate.project_id)
+    auth = SignatureAuth(lambda: Credentials(server.estate.access_key, "wrong"), server.estate.project_id)
     with connect(server, auth=auth) as transport:
         assert isinstance(refusal(transport), CredentialsRefused)
     assert server.estate.failed_signatures == 1
@@ -517,8 +518,8 @@ def test_each_try_is_signed_anew(server):
     """With the time of that try; the emulator verifies each."""
     now = datetime.now(timezone.utc).replace(microsecond=0)
     moments = iter([now, now + timedelta(seconds=1), now + timedelta(seconds=2)])
-    key = AccessKey(server.estate.access_key, server.estate.secret_key)
-    auth = SignatureAuth(key, server.estate.project_id, lambda: next(moments))
+    key = Credentials(server.estate.access_key, server.estate.secret_key)
+    auth = SignatureAuth(lambda: key, server.estate.project_id, lambda: next(moments))
     server.estate.fail(ServerError(), times=2)
     with connect(server, auth=auth) as transport:
         ask(transport)
@@ -540,8 +541,8 @@ def test_token_is_sent_alone(server):
 def test_temporary_credentials_are_accepted():
     """With their security token, which the emulator demands signed."""
     estate = Estate(security_token="temporary")
-    key = AccessKey(estate.access_key, estate.secret_key, "temporary")
-    with serve(estate) as server, connect(server, auth=SignatureAuth(key, estate.project_id)) as transport:
+    key = Credentials(estate.access_key, estate.secret_key, "temporary")
+    with serve(estate) as server, connect(server, auth=SignatureAuth(lambda: key, estate.project_id)) as transport:
         ask(transport)
     assert estate.requests[0].headers["x-security-token"] == "temporary"
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from audit.errors import OptionsError
-from audit.receivers import REFERENCE
-from audit.settings import PREFIX, SETTINGS, Credentials, Surroundings
+from audit.settings import PREFIX, SETTINGS, Surroundings, references_in
+from audit.targets import Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,9 +37,9 @@ class Context(Protocol):
 def environment_of(context: Context, environment: Mapping[str, str]) -> dict[str, str]:
     """The settings of an invocation: user data (plain and encrypted alike) win over the environment."""
     found = {PREFIX + setting.name: context.getUserData(PREFIX + setting.name) for setting in SETTINGS}
-    # User data cannot be listed: what the receivers refer to has to be asked for by name.
-    receivers = found[f"{PREFIX}RECEIVERS"] or environment.get(f"{PREFIX}RECEIVERS", "")
-    found |= {name: context.getUserData(name) for name in REFERENCE.findall(str(receivers))}
+    # User data cannot be listed: what settings refer to has to be asked for by name.
+    names = references_in(lambda name: str(found[name] or environment.get(name, "")))
+    found |= {name: context.getUserData(name) for name in names}
     return {**environment, **{name: str(value) for name, value in found.items() if value}}
 
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from audit.deadline import Deadline
-    from audit.settings import Credentials, ObsPlace
+    from audit.settings import ObsPlace
+    from audit.targets import Credentials
 
     Answer = Any  # the vendor's client has no types
 

@@ -3,7 +3,8 @@
 Tests hold it against the calls of an audit, and README's policies against it. Source: the vendor's references of
 actions "supported by identity policy-based authorization" and "by policy-based authorization", of APIG, OBS and DEW
 (November 2026). Not proved against the live cloud: the name `apig:instance:list`, that role actions suffice for
-connections, and which actions OBS asks of KMS (its manual names more, for keys that it makes by itself).
+connections, the actions of IAM and FunctionGraph, and which ones OBS asks of KMS (its manual names more, for keys
+that it makes by itself).
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ class Action(NamedTuple):
 LIST_GATEWAYS = Action("apig:instance:list", "apig:instances:list")
 LIST_CONNECTIONS = Action("apig:instance:listVpcEndpoint", "apig:instances:get")
 LIST_PERMISSIONS = Action("apig:instance:listVpcEndpointPermission", "apig:instances:get")
+# Where targets name an agency, and where shards are started.
+ASSUME_AGENCY = Action("iam:agencies:assume", "iam:tokens:assume")
+START_FUNCTION = Action("functiongraph:function:invokeAsync", "functiongraph:function:invokeAsync*")
 GET_OBJECT = Action("obs:object:getObject", "obs:object:GetObject")
 PUT_OBJECT = Action("obs:object:putObject", "obs:object:PutObject")
 LIST_OBJECTS = Action("obs:bucket:listBucket", "obs:bucket:ListBucket")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
@@ -16,14 +15,7 @@ if TYPE_CHECKING:
 
     from requests import PreparedRequest
 
-
-@dataclass(frozen=True)
-class AccessKey:
-    """An access key; `security_token` comes with temporary ones. The names `ak` and `sk` are the vendor signer's."""
-
-    ak: str
-    sk: str = field(repr=False)
-    security_token: str | None = field(default=None, repr=False)
+    from audit.targets import Credentials
 
 
 def _now() -> datetime:
@@ -31,25 +23,29 @@ def _now() -> datetime:
 
 
 class SignatureAuth(AuthBase):
-    """Signs with the vendor's own algorithm (SDK-HMAC-SHA256); a request sent again must be prepared again."""
+    """Signs with the vendor's own algorithm (SDK-HMAC-SHA256); a request sent again must be prepared again.
 
-    def __init__(self, key: AccessKey, project_id: str, now: Callable[[], datetime] = _now) -> None:
-        self._key = key
-        self._signer = Signer(key)
+    `keys` gives those that hold now; temporary ones are renewed in a long run. `project_id`: "" where a call is about
+    no project.
+    """
+
+    def __init__(self, keys: Callable[[], Credentials], project_id: str, now: Callable[[], datetime] = _now) -> None:
+        self._keys = keys
         self._project_id = project_id
         self._now = now
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        url = urlsplit(str(request.url))
+        key, url = self._keys(), urlsplit(str(request.url))
         headers = {
             "Content-Type": "application/json",
             "User-Agent": request.headers.get("User-Agent", ""),
-            "X-Project-Id": self._project_id,
             # Given here because the signer would ask `datetime.utcnow`, deprecated since Python 3.12.
             "X-Sdk-Date": self._now().strftime("%Y%m%dT%H%M%SZ"),
         }
-        if self._key.security_token:
-            headers["X-Security-Token"] = self._key.security_token
+        if self._project_id:
+            headers["X-Project-Id"] = self._project_id
+        if key.security_token:
+            headers["X-Security-Token"] = key.security_token
         signed = SdkRequest(
             method=request.method,
             schema=url.scheme,
@@ -59,7 +55,7 @@ class SignatureAuth(AuthBase):
             header_params=headers,
             body=request.body or "",
         )
-        self._signer.sign(signed)
+        Signer(key).sign(signed)
         request.headers.update(signed.header_params)
         request.url = f"{url.scheme}://{url.netloc}{signed.uri}"
         return request

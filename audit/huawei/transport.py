@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
+import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 import requests
 
 from audit.errors import (
@@ -23,6 +26,7 @@ from audit.errors import (
 from audit.exchange import Answer, ExchangeError, HttpClient
 from audit.huawei.pace import Pace
 from audit.huawei.permissions import describe
+from audit.huawei.trial import Trial
 from audit.text import printable, shorten
 
 if TYPE_CHECKING:
@@ -40,28 +44,57 @@ _FIRST_BACKOFF = 0.5
 _LONGEST_BACKOFF = 8.0
 _SKEW_SECONDS = 60
 _BUSY = "APIC.7701"
+# Answers that come after the signature was checked; others may come from in front of that.
+_KNOWS_WHO_ASKS = frozenset({200, 201, 202, 401, 403, 404})
 
 Decoded = TypeVar("Decoded")
 log = logging.getLogger(__name__)
 
 
+class _Call(msgspec.Struct, frozen=True):
+    """A request, to be built anew for every try: a signature is good for one."""
+
+    method: str
+    url: str
+    permission: Action
+    params: Mapping[str, str | int] = msgspec.field(default_factory=dict)
+    body: bytes = b""
+    status: int = requests.codes.ok
+
+    def build(self, auth: AuthBase) -> requests.Request:
+        return requests.Request(self.method, self.url, params=dict(self.params), data=self.body or None, auth=auth)
+
+
 class Transport:
-    """Sends GET requests to one endpoint; safe to use from several threads.
+    """Sends requests to one endpoint; safe to use from several threads.
 
     Concurrency is bounded here, for all callers together. Once credentials are refused, no further request is sent:
-    wrong signatures lock a key. `skew` tells how far the server's clock is from ours, in seconds.
+    wrong signatures lock a key, which is why all endpoints that are asked with one key share its `trial`. Nor is any
+    once nothing usable came for `patience` seconds: where others are to be read too, the time is theirs.
+    `skew` tells how far the server's clock is from ours, in seconds.
     """
 
     def __init__(
-        self, endpoint: str, auth: AuthBase, *, deadline: Deadline, concurrency: int, redact: Redactor
+        self,
+        endpoint: str,
+        auth: AuthBase,
+        *,
+        deadline: Deadline,
+        concurrency: int,
+        redact: Redactor,
+        trial: Trial | None = None,
+        patience: float = math.inf,
     ) -> None:
         self._endpoint = endpoint
+        self._trial = trial or Trial()
+        self._patience = patience
+        self._last_good = time.monotonic()
         self._auth = auth
         self._deadline = deadline
         self._redact = redact
         self._pace = Pace(concurrency)
         self._http = HttpClient(endpoint, concurrency)
-        self._refused: CredentialsRefused | None = None
+        self._stopped_by: ApiError | None = None
         self.skew = 0.0
 
     def get(
@@ -72,9 +105,20 @@ class Transport:
         `decode` raises ValueError for a body that is not what it should be; that is retried like a broken answer.
         `permission` is what is missing where the answer is 403. Raises ApiError.
         """
+        call = _Call("GET", self._endpoint + path, permission, params)
+        return self._send(call, decode)
+
+    def post(
+        self, path: str, document: object, decode: Callable[[bytes], Decoded], *, permission: Action, status: int
+    ) -> Decoded:
+        """The same for a JSON document, where success answers with `status`. What is retried may be done twice."""
+        call = _Call("POST", self._endpoint + path, permission, body=json.dumps(document).encode(), status=status)
+        return self._send(call, decode)
+
+    def _send(self, call: _Call, decode: Callable[[bytes], Decoded]) -> Decoded:
         for attempt in range(1, TRIES + 1):
             try:
-                return self._try(path, params, decode, permission, attempt)
+                return self._try(call, decode, attempt)
             except ApiError as error:
                 if not error.retryable:
                     raise
@@ -82,7 +126,9 @@ class Transport:
                 if isinstance(error, Throttled):
                     self._pace.slow(wait)
                 if attempt == TRIES or wait >= self._deadline.left():
-                    raise _given_up(error, attempt, wait) from None
+                    given_up = _given_up(error, attempt, wait)
+                    self._lose_patience(given_up)
+                    raise given_up from None
                 log.info("%s; trying again in %.1f s", error, wait)
                 self._pace.pause(wait)
         raise AssertionError("unreachable")
@@ -92,32 +138,36 @@ class Transport:
         self._pace.stop()
         self._http.close()
 
-    def _try(
-        self,
-        path: str,
-        params: Mapping[str, str | int],
-        decode: Callable[[bytes], Decoded],
-        permission: Action,
-        attempt: int,
-    ) -> Decoded:
-        with self._pace.turn(self._deadline.left(), attempt) as came:
-            if not came:
+    def _try(self, call: _Call, decode: Callable[[bytes], Decoded], attempt: int) -> Decoded:
+        with self._pace.turn(self._deadline.left(), attempt) as came, self._trial.turn(self._deadline.left()) as may:
+            if not came or not may:
                 raise self._why_not()
-            answer = self._ask(requests.Request("GET", self._endpoint + path, params=dict(params), auth=self._auth))
-            if answer.status != requests.codes.ok:
-                raise self._refusal(answer, permission)
+            answer = self._ask(call.build(self._auth))
+            if answer.status in _KNOWS_WHO_ASKS:
+                self._trial.note(accepted=answer.status != requests.codes.unauthorized)
+            if answer.status != call.status:
+                raise self._refusal(answer, call.permission)
         self._pace.quicken()
         try:
             # A server that echoes a secret in a name must not carry it into the evidence.
-            return decode(self._redact.body(answer.body))
+            decoded = decode(self._redact.body(answer.body))
         except (ValueError, RecursionError) as error:
             raise self._error(Unavailable, answer, "", f"the answer makes no sense: {error}") from None
+        self._last_good = time.monotonic()
+        return decoded
 
     def _why_not(self) -> ApiError:
-        refused = self._refused
-        if refused is None:
-            return OutOfTime("the time limit was reached")
-        return CredentialsRefused(f"not asked any more: {refused}", status=refused.status, code=refused.code)
+        if stopped_by := self._stopped_by:
+            text = f"not asked any more: {stopped_by}"
+            return type(stopped_by)(text, status=stopped_by.status, code=stopped_by.code)
+        if self._trial.is_lost:
+            return CredentialsRefused("not asked any more: the same access key was refused elsewhere")
+        return OutOfTime("the time limit was reached")
+
+    def _lose_patience(self, error: ApiError) -> None:
+        if time.monotonic() - self._last_good > self._patience:
+            self._stopped_by = self._stopped_by or Unexpected(error.text, status=error.status, code=error.code)
+            self._pace.stop()
 
     def _ask(self, request: requests.Request) -> Answer:
         try:
@@ -135,7 +185,7 @@ class Transport:
         kind = _kind_of(answer.status, code)
         error = self._error(kind, answer, code, message, f"; grant {describe(permission)}" if kind is Forbidden else "")
         if isinstance(error, CredentialsRefused):
-            self._refused = error
+            self._stopped_by = error
             self._pace.stop()
         return error
 

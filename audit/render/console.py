@@ -79,6 +79,12 @@ def render_outcome(outcome: Outcome, location: str, problems: Iterable[str], *, 
     return "\n".join(lines)
 
 
+def render_start(outcome: Outcome, problems: Iterable[str]) -> str:
+    """Say which shards were not started, and what the exit code means."""
+    lines = [f"problem   {printable(problem)}" for problem in problems]
+    return "\n".join([*lines, f"exit code {outcome.summary.exit_code}: {outcome.reason}\n"])
+
+
 def fit(line: str) -> list[str]:
     """Break a line to fit the terminal."""
     width = max(40, shutil.get_terminal_size().columns - 1)

@@ -1,0 +1,188 @@
+"""What shards read, one summary judges and tells: as one run over all targets would."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from audit.archive import Archive
+from audit.compose import open_archive
+from audit.errors import OptionsError, UsageError
+from audit.verify import Verifier
+from tests.emulator import Forbidden
+from tests.world import STRANGER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from audit.outcome import Outcome
+    from tests.lands import Lands
+
+
+def gaps(outcome: Outcome) -> dict[str, str]:
+    return {e.project_id: e.reason for e in outcome.summary.coverage if e.state != "complete" and e.gateway_id is None}
+
+
+def test_a_summary_says_what_one_run_over_all_says(lands: Lands) -> None:
+    single = lands.run("single")
+    told = lands.receiver.deliveries[-1].json()["data"]
+    lands.run_shards()
+    assert len(lands.receiver.deliveries) == 1
+    summary = lands.run(mode="summarize")
+    assert lands.findings() == lands.findings("single")
+    assert summary.summary.exit_code == single.summary.exit_code == 1
+    assert summary.summary.counts == single.summary.counts
+    same = ("headline", "changes", "open_by_severity", "gateways", "not_covered", "rules_not_evaluated", "problems")
+    message = lands.receiver.deliveries[-1].json()["data"]
+    assert {name: message[name] for name in same} == {name: told[name] for name in same}
+    strip = {"complete_in", "request_id"}
+    coverage = [{**entry, **dict.fromkeys(strip)} for entry in lands.manifest()["coverage"]]
+    assert coverage == [{**entry, **dict.fromkeys(strip)} for entry in lands.manifest("single")["coverage"]]
+
+
+def test_the_summary_names_the_hash_of_each_shards_manifest_and_verify_holds_it(lands: Lands, tmp_path: Path) -> None:
+    lands.run_shards()
+    lands.run(mode="summarize")
+    shards = lands.manifest()["shards"]
+    assert {shard["target"] for shard in shards} == {"t0", "t1", "t2", "t3"}
+    store = open_archive(tmp_path / "store").store
+    assert Verifier(store).verify().problems == []
+    for shard in shards:
+        assert Verifier(open_archive(tmp_path / "store" / "shards" / shard["target"]).store).verify().problems == []
+    path = tmp_path / "store" / shards[1]["manifest"]
+    path.write_bytes(path.read_bytes() + b" ")
+    assert "was changed" in Verifier(store).verify().problems[0]
+    path.unlink()
+    assert "is missing" in Verifier(store).verify().problems[0]
+
+
+def test_early_late_and_repeated_summaries_tell_nothing_twice(lands: Lands) -> None:
+    lands.run_shards()
+    lands.run(mode="summarize")
+    lands.run(mode="summarize")
+    lands.estates[0].gateways[0].add_connection(status="accepted", domain_id=STRANGER)
+    lands.run(mode="summarize")
+    assert len(lands.receiver.deliveries) == 1
+    lands.run_shards()
+    lands.run(mode="summarize")
+    assert len(lands.receiver.deliveries) == 2
+    assert lands.receiver.deliveries[-1].json()["data"]["changes"]["new"] == 1
+
+
+def test_a_shard_that_left_nothing_is_named_and_its_findings_are_kept(lands: Lands) -> None:
+    lands.run()
+    lands.run_shards("t1")
+    outcome = lands.run(mode="summarize")
+    assert outcome.summary.exit_code == 3
+    assert gaps(outcome) == {lands.estates[1].project_id: "shard t1 has left no run yet"}
+    assert {line["status"] for line in lands.findings()} == {"ongoing", "unverified"}
+    lands.run_shards()
+    assert lands.run(mode="summarize").summary.exit_code == 1
+    assert {line["status"] for line in lands.findings()} == {"ongoing"}
+
+
+def test_a_shard_that_is_too_old_is_named(lands: Lands) -> None:
+    lands.run_shards()
+    time.sleep(2.1)
+    outcome = lands.run(settings=lands.settings(AUDIT_SHARD_MAX_AGE="PT1S"), mode="summarize")
+    assert outcome.summary.exit_code == 4
+    assert all(" is stale: its last run that was recorded is of 20" in reason for reason in gaps(outcome).values())
+    assert len(gaps(outcome)) == 4
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "connections.ndjson.gz", "gateways.ndjson.gz", "latest.json"])
+def test_a_shard_that_was_changed_costs_its_target_only(lands: Lands, tmp_path: Path, name: str) -> None:
+    lands.run_shards()
+    (path,) = (tmp_path / "store/shards/t2").rglob(name)
+    path.write_bytes(path.read_bytes()[:-9] + b"\0" * 9)
+    outcome = lands.run(mode="summarize")
+    assert outcome.summary.exit_code == 3
+    assert gaps(outcome).keys() == {lands.estates[2].project_id}
+    assert "unreadable" in gaps(outcome)[lands.estates[2].project_id]
+
+
+def test_gaps_of_a_shard_are_gaps_of_the_summary(lands: Lands) -> None:
+    lands.run()
+    lands.estates[0].fail(Forbidden(), gateway=lands.estates[0].gateways[1].id, times=None)
+    lands.estates[1].fail(Forbidden(), kind="instances", times=None)
+    single = lands.run()
+    found = lands.findings()
+    lands.run("other")
+    lands.run_shards()
+    summary = lands.run(mode="summarize")
+    assert summary.summary.exit_code == single.summary.exit_code == 3
+    reasons = [{(e.gateway_id, e.state) for e in outcome.summary.coverage} for outcome in (single, summary)]
+    assert reasons[0] == reasons[1]
+    assert [line["status"] for line in lands.findings()] == [line["status"] for line in found]
+
+
+def test_what_vanished_is_resolved_only_with_a_proof(lands: Lands) -> None:
+    lands.run_shards()
+    lands.run(mode="summarize")
+    gone, lost = lands.estates[0], lands.estates[1]
+    shop = next(gateway for gateway in gone.gateways if gateway.name == "g1")
+    stranger = next(c for c in shop.connections if c.domain_id == STRANGER)
+    shop.remove(stranger.id)
+    removed = lost.gateways[1]
+    lost.remove_gateway(removed.id)
+    lands.run_shards()
+    outcome = lands.run(mode="summarize")
+    closed = {line["connection"]: line["resolution"] for line in lands.findings() if line["status"] == "resolved"}
+    assert closed.pop(stranger.id) == "resource_deleted"
+    assert set(closed.values()) == {"resource_deleted"}
+    assert removed.id not in {entry.gateway_id for entry in outcome.summary.coverage}
+
+
+def test_a_gateway_that_only_the_summary_knew_is_looked_for(lands: Lands) -> None:
+    """Its chain began before the shards' ones did; that these never saw a gateway does not prove that it is gone."""
+    lands.run()
+    estate = lands.estates[3]
+    lonely = estate.gateways[1]
+    estate.gateways.remove(lonely)
+    lands.run_shards()
+    requests = len(estate.requests)
+    lands.run(mode="summarize")
+    assert lonely.id in " ".join(request.path for request in estate.requests[requests:])
+
+
+def test_a_shard_tells_no_one_and_keeps_a_chain_of_its_own(lands: Lands, tmp_path: Path) -> None:
+    outcome = lands.run(mode="shard", target="t0")
+    assert outcome.summary.deliveries == []
+    assert lands.receiver.deliveries == []
+    assert not (tmp_path / "store" / "latest.json").exists()
+    latest = open_archive(tmp_path / "store" / "shards" / "t0").latest()
+    assert latest is not None
+    assert latest.manifest.mode == "shard"
+    assert isinstance(Archive(latest.store), Archive)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"mode": "shard"},
+            'run option "mode": a shard needs the option "target", the name of the target that it reads',
+        ),
+        ({"target": "t0"}, 'run option "target": cannot be given without the mode "shard"'),
+        ({"mode": "fan-out", "dry_run": True}, 'run option "dry_run": cannot be given beside the mode "fan-out"'),
+        (
+            {"mode": "summarize", "gateways": ["g"]},
+            'run option "gateways": cannot be given beside the mode "summarize"',
+        ),
+        ({"mode": "shard", "target": "t"}, 'unknown target "t"; did you mean "t3"?'),
+        ({"mode": "shard", "target": "elsewhere"}, 'unknown target "elsewhere"; known: t2, t0, t3, t1'),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(lands: Lands, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionsError) as caught:
+        lands.run(**options)
+    assert caught.value.problems == (said,)
+
+
+def test_fanning_out_needs_to_know_the_function(lands: Lands) -> None:
+    with pytest.raises(UsageError) as caught:
+        lands.run(mode="fan-out")
+    assert json.dumps(caught.value.problems).startswith('["AUDIT_FUNCTION_URN is missing')
