@@ -64,6 +64,7 @@ bench: $(VENV)/.installed ## what an audit costs beside a bare floor, as ratios
 	@$(BIN)/python -m tests.bench
 	@$(BIN)/python -m tests.bench_rules
 	@$(BIN)/python -m tests.bench_start
+	@$(BIN)/python -m tests.bench_targets
 
 clean: ## remove what make and the demo left
 	rm -rf $(VENV) out/demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
