@@ -31,8 +31,11 @@ demo: $(VENV)/.installed ## audit a sample estate over HTTP into ./out/demo; no 
 	code=$$?; \
 	case $$code in \
 	  0|1|3) echo; \
-	    echo "The evidence of this run is in ./out/demo (see out/demo/latest.json). Look at all findings:"; \
+	    echo "The evidence of this run is in ./out/demo (see out/demo/latest.json). Open its report in a browser:"; \
+	    echo "  $$(ls -d $(CURDIR)/out/demo/runs/*/*/*/*/report.html | tail -1)"; \
+	    echo "Look at all findings, and at the message as a chat service would get it:"; \
 	    echo "  $(BIN)/python -m audit findings --store out/demo"; \
+	    echo "  $(BIN)/python -m audit notify --preview slack --store out/demo"; \
 	    echo "Run make demo again: the sample estate has moved on by then. make clean starts it anew.";; \
 	  *) exit $$code;; \
 	esac
