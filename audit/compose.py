@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from audit.store import Store
     from audit.targets import Target
 
-# Of the time limit, this much is kept for publishing and telling: at most so many seconds, at most so large a part.
-_PUBLISH_SECONDS = 20.0
-_PUBLISH_PART = 0.2
+# Of the time limit, this much is kept for publishing and telling, and of that for telling: at most so many seconds, at
+# most so large a part.
+_PUBLISH = (20.0, 0.2)
+_TELL = (5.0, 0.05)
 
 
 class NoProgress:
@@ -69,6 +70,7 @@ def perform(
         settings = _narrow(settings, options.target)
     now = datetime.now(timezone.utc)
     whole = Deadline(settings.time_limit)
+    reading, storing = (_ending_before(settings.time_limit, *kept) for kept in (_PUBLISH, _TELL))
 
     def new_run_id() -> str:
         return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
@@ -85,7 +87,6 @@ def perform(
         concurrency=settings.concurrency,
     )
     job.rule_set.select(job.rule_ids)  # an unknown rule is an error before anything is read
-    reading = Deadline(settings.time_limit - min(_PUBLISH_SECONDS, settings.time_limit * _PUBLISH_PART))
     with Clients(settings, reading, redact) as clients:
         if options.mode == FAN_OUT:
             functions = clients.functions()
@@ -93,11 +94,11 @@ def perform(
                 target: {"mode": SHARD, "target": target.name} for target in settings.targets
             }
             return start_shards(job.run_id, events, functions.start, settings.concurrency)
-        archive = open_archive(settings.store, whole)
+        archive = open_archive(settings.store, storing)
         sender = WebhookSender(whole, redact, len(settings.receivers))
         silent = "dry run" if options.dry_run else "" if options.notify else "not wanted in this run"
         ports = Ports(
-            sources=[_source(settings, target, options, now, clients, whole) for target in settings.targets],
+            sources=[_source(settings, target, options, now, clients, storing) for target in settings.targets],
             archive=archive,
             telling=Telling(settings.receivers, sender, archive.store, silent),
             clock=lambda: datetime.now(timezone.utc),
@@ -106,6 +107,10 @@ def perform(
             warnings=clients.warnings,
         )
         return run_audit(job, ports)
+
+
+def _ending_before(limit: float, seconds: float, part: float) -> Deadline:
+    return Deadline(limit - min(seconds, limit * part))
 
 
 def _narrow(settings: Settings, name: str) -> Settings:

@@ -458,7 +458,7 @@ def test_slow_answers_do_not_outlast_the_time(server, fault):
         began = time.monotonic()
         error = refusal(transport)
         assert time.monotonic() - began < 3
-    assert (type(error), str(error)) == (OutOfTime, "the time limit was reached")
+    assert (type(error), str(error)) == (OutOfTime, "deadline: the time limit of the run was reached")
 
 
 def test_without_time_nothing_is_asked(server):

@@ -162,7 +162,7 @@ class Transport:
             return type(stopped_by)(text, status=stopped_by.status, code=stopped_by.code)
         if self._trial.is_lost:
             return CredentialsRefused("not asked any more: the same access key was refused elsewhere")
-        return OutOfTime("the time limit was reached")
+        return OutOfTime("deadline: the time limit of the run was reached")
 
     def _lose_patience(self, error: ApiError) -> None:
         if time.monotonic() - self._last_good > self._patience:
