@@ -502,6 +502,16 @@ def test_hostile_names_do_nothing_in_a_browser(browser, tmp_path):
 
 
 @needs_browser
+@pytest.mark.parametrize("width", [390, 800, 1280])
+def test_a_name_without_a_space_widens_no_page(browser, tmp_path, width):
+    path = tmp_path / "long.html"
+    path.write_text(hostile_page("g" * 500), encoding="utf-8")
+    page = browser.open(path.as_uri(), width=width)
+    assert page.run("document.documentElement.scrollWidth") == width
+    assert page.run("[...document.querySelectorAll('th button')].every((button) => button.offsetHeight < 30)")
+
+
+@needs_browser
 def test_the_table_is_a_table_to_a_screen_reader_on_a_phone_too(browser, pages):
     for width in (390, 1280):
         page = browser.open(pages[12].as_uri(), width=width)
