@@ -371,7 +371,8 @@ def _findings(options: argparse.Namespace) -> tuple[int, str]:
         return 0, _json(findings)
     if options.format == "csv":
         return 0, sheet.HEADER + sheet.render_rows(findings)
-    _note(*console.run_lines(run.manifest.run_id, run.manifest.coverage, run.manifest.counts))
+    lines = console.run_lines(run.manifest.run_id, run.manifest.coverage, run.manifest.counts)
+    _note(*(console.fit(lines) if _is_terminal(sys.stderr) else lines))
     return 0, console.render_findings(findings, table=_is_terminal(sys.stdout))
 
 
@@ -491,7 +492,7 @@ def _explain_rule(options: argparse.Namespace) -> tuple[int, str]:
     rule_set = _load_rules(_setting_flags(options))
     (rule,) = rule_set.select([options.rule])
     text = explain_rule(rule, rule_set, format_time(datetime.now(timezone.utc)))
-    return 0, console.wrap(text) if _is_terminal(sys.stdout) else text
+    return 0, "\n".join([*console.fit(text.splitlines()), ""]) if _is_terminal(sys.stdout) else text
 
 
 def _json(value: object) -> str:

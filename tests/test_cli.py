@@ -589,6 +589,20 @@ def test_on_a_terminal_a_bar_is_shown_and_taken_away_again(stuck, process):
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor, hidden and shown
 
 
+def test_on_a_terminal_what_stands_above_the_findings_fits_it(findings, estate, process):
+    estate.fail(Forbidden(), gateway=estate.gateways[0], times=None)
+    process("run")
+    ours, theirs = os.openpty()
+    process.settings["COLUMNS"] = "80"
+    with process.start("findings", stderr=theirs) as showing:
+        os.close(theirs)
+        showing.communicate()
+    lines = os.read(ours, 65536).decode().splitlines()
+    os.close(ours)
+    assert "not covered" in " ".join(lines)
+    assert max(map(len, lines)) < 80
+
+
 def test_a_run_that_is_told_to_ignore_ctrl_c_ignores_it(estate, process):
     estate.latency = 0.3
     script = "import signal, sys; signal.signal(2, 1); from audit.cli import main; sys.exit(main())"

@@ -150,6 +150,18 @@ def test_the_outcome_says_where_the_evidence_is_and_who_was_told():
     ]
 
 
+def test_on_a_terminal_every_line_of_an_outcome_fits_and_what_is_to_be_copied_stays_whole(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    path, problem = f"/store/{'run-' * 14}k", "rule r1 was not evaluated: " + "it-broke-down " * 9
+    outcome = build_outcome(
+        manifest=ManifestRef("k", "a" * 64), deliveries=[Delivery("default", "delivered", "11 new; " * 12)]
+    )
+    lines = render_outcome(outcome, path, [problem], table=True).splitlines()
+    assert max(map(len, lines)) < 80
+    assert any(path in line for line in lines)
+    assert sum(line.count("it-broke-down") for line in lines) == 9
+
+
 def test_an_outcome_that_was_not_recorded_says_so():
     assert "\nrecorded  nothing\n" in render_outcome(build_outcome(), "", [], table=False)
 

@@ -58,25 +58,23 @@ def run_lines(run_id: str, coverage: Iterable[Coverage], counts: Counts) -> list
 
 def render_outcome(outcome: Outcome, location: str, problems: Iterable[str], *, table: bool) -> str:
     """Say what was read and found, where the evidence is, who was told, `problems`, and what the exit code means."""
-    summary = outcome.summary
-    lines = run_lines(summary.run_id, summary.coverage, summary.counts)
-    if table:
-        lines = [part for line in lines for part in fit(line)]
+    summary, show = outcome.summary, fit if table else list
+    lines = show(run_lines(summary.run_id, summary.coverage, summary.counts))
     shown = [finding for finding in outcome.worst if finding.status != "waived"]
     if shown:
         left_out = sum(summary.counts.by_severity.values()) - sum(finding.is_open for finding in shown)
         more = f"+{left_out} more; `python -m audit findings` shows all\n" if left_out else ""
         lines += ["", render_findings(shown, table=table) + more]
-    recorded = f"{printable(location)} (sha256 {summary.manifest.sha256[:12]})" if summary.manifest else "nothing"
-    lines.append(f"recorded  {recorded}")
-    if summary.manifest and summary.report:
-        lines.append(f"report    {printable(location.removesuffix(summary.manifest.key) + summary.report)}")
+    manifest = summary.manifest
+    end = [f"recorded  {printable(location)} (sha256 {manifest.sha256[:12]})" if manifest else "recorded  nothing"]
+    if manifest and summary.report:
+        end.append(f"report    {printable(location.removesuffix(manifest.key) + summary.report)}")
     for delivery in summary.deliveries:
         detail = f": {printable(delivery.detail)}" if delivery.detail else ""
-        lines.append(f"receiver  {delivery.receiver}: {delivery.outcome}{detail}")
-    lines += [f"problem   {printable(problem)}" for problem in problems]
-    lines.append(f"exit code {summary.exit_code}: {outcome.reason}\n")
-    return "\n".join(lines)
+        end.append(f"receiver  {delivery.receiver}: {delivery.outcome}{detail}")
+    end += [f"problem   {printable(problem)}" for problem in problems]
+    end.append(f"exit code {summary.exit_code}: {outcome.reason}")
+    return "\n".join([*lines, *show(end), ""])
 
 
 def render_start(outcome: Outcome, problems: Iterable[str]) -> str:
@@ -85,10 +83,11 @@ def render_start(outcome: Outcome, problems: Iterable[str]) -> str:
     return "\n".join([*lines, f"exit code {outcome.summary.exit_code}: {outcome.reason}\n"])
 
 
-def fit(line: str) -> list[str]:
-    """Break a line to fit the terminal."""
+def fit(lines: Iterable[str]) -> list[str]:
+    """Break lines to fit the terminal, but no name, id or path in them: these are there to be copied."""
     width = max(40, shutil.get_terminal_size().columns - 1)
-    return textwrap.wrap(line, width, subsequent_indent=" " * 12, break_long_words=False) or [line]
+    wrapper = textwrap.TextWrapper(width, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False)
+    return [part for line in lines for part in wrapper.wrap(line) or [line]]
 
 
 def render_findings(findings: Sequence[Finding], *, table: bool) -> str:
@@ -159,11 +158,6 @@ def render_check(results: Iterable[Mapping[str, Any]], failed: int) -> str:
             lines.append(f"      not configured: list {', '.join(result['not_configured'])} is empty in the policy")
     rules = sum(1 for line in lines if not line.startswith(" "))
     return "\n".join([*lines, f"{count(rules, 'rule')}, {failed} failed\n"])
-
-
-def wrap(text: str) -> str:
-    """Break long lines to fit the terminal."""
-    return "\n".join(part for line in text.splitlines() for part in fit(line)) + "\n"
 
 
 def _gap(entry: Coverage) -> str:

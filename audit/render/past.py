@@ -56,8 +56,7 @@ def render_report(manifest: Manifest, sha256: str, findings: Sequence[Finding], 
         ),
         f"follows   {parent}",
     ]
-    if table:
-        lines = [part for line in lines for part in console.fit(line)]
+    lines = console.fit(lines) if table else lines
     return "\n".join([*lines, "", console.render_findings(findings, table=table)])
 
 
