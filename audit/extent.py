@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from audit.model import FIRST_READING, TURNED_OFF
+from audit.text import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,11 +70,7 @@ class Extent(msgspec.Struct, frozen=True):
         turned_off = sum(1 for entry in self.coverage if TURNED_OFF in entry.not_evaluated.values())
         said = [
             f"limited to some {' and '.join(self.limited)}" if self.limited else "",
-            _count(
-                turned_off,
-                "gateway with rules turned off by the policy",
-                "gateways with rules turned off by the policy",
-            ),
+            _say(turned_off, "gateway", "with rules turned off by the policy"),
         ]
         return [words for words in said if words]
 
@@ -81,13 +78,13 @@ class Extent(msgspec.Struct, frozen=True):
     def shortfalls(self) -> list[str]:
         """What was not read or judged, in a few words each."""
         said = [
-            _count(self.gateways(*GAPS), "gateway not fully covered", "gateways not fully covered"),
+            _say(self.gateways(*GAPS), "gateway", "not fully covered"),
             "" if all(entry.gateway_id for entry in self.coverage) else "the list of gateways not fully read",
-            _count(len(self.idle), "rule not evaluated", "rules not evaluated"),
-            _count(self.unknown_before, "gateway with nothing to compare yet", "gateways with nothing to compare yet"),
+            _say(len(self.idle), "rule", "not evaluated"),
+            _say(self.unknown_before, "gateway", "with nothing to compare yet"),
         ]
         return [words for words in said if words]
 
 
-def _count(number: int, one: str, more: str) -> str:
-    return f"{number} {one if number == 1 else more}" if number else ""
+def _say(number: int, thing: str, what: str) -> str:
+    return f"{count(number, thing)} {what}" if number else ""

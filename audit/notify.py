@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from audit.extent import GAPS, Extent
 from audit.model import SEVERITIES, Finding, Severity
+from audit.text import count
 from audit.times import parse_time
 
 if TYPE_CHECKING:
@@ -292,7 +293,7 @@ def _headline(changes: Mapping[str, int], by_severity: Mapping[Severity, int], s
     """Say it in a line: what happened, what is open, what was not covered."""
     happened = ["working again"] * changes["working again"]
     happened += [f"{changes[what]} {what}" for what in _HAPPENINGS if changes[what]]
-    happened += [f"{changes['changes']} change{'s' * (changes['changes'] > 1)}"] * bool(changes["changes"])
+    happened += [count(changes["changes"], "change")] * bool(changes["changes"])
     if by_severity:
         counts = ", ".join(f"{count} {severity}" for severity, count in by_severity.items())
         state = f"{sum(by_severity.values())} open ({counts})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from audit.errors import UsageError
 from audit.extent import Extent
@@ -21,14 +21,9 @@ if TYPE_CHECKING:
     from audit.archive import Archive, Manifest, StoredRun
     from audit.model import Finding
     from audit.receivers import Receiver
+    from audit.tell import Sender
 
 _TEST = "test message: the receiver works; nothing was audited"
-
-
-class Sender(Protocol):
-    """Posts one message and returns what was answered; raises DeliveryError."""
-
-    def post(self, receiver: Receiver, message: Message) -> str: ...
 
 
 def preview(archive: Archive, run_id: str, kind: str, now: float) -> str:
@@ -84,4 +79,4 @@ def send_test(sender: Sender, receiver: Receiver, now: str) -> str:
     standing = Standing("", "none", now, {}, {}, {}, frozenset(), (), (), Extent(()), (), "", "")
     delivery_id = sha256(f"{_TEST} {receiver.name} {now}".encode()).hexdigest()[:32]
     message = Message(delivery_id, receiver.name, "none", now, _TEST, {}, {}, (), 0, (), standing)
-    return f"receiver {receiver.name} ({receiver.kind}): delivered: {sender.post(receiver, message)}\n"
+    return f"receiver {receiver.name} ({receiver.kind}): delivered: {sender.deliver(receiver, message)}\n"

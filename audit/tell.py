@@ -26,9 +26,9 @@ RECEIVERS = "receivers/"
 
 
 class Sender(Protocol):
-    """Delivers one message; raises DeliveryError."""
+    """Delivers one message and returns what was answered; raises DeliveryError."""
 
-    def deliver(self, receiver: Receiver, message: Message) -> None: ...
+    def deliver(self, receiver: Receiver, message: Message) -> str: ...
 
 
 class Telling(msgspec.Struct, frozen=True):

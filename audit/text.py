@@ -46,6 +46,11 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def count(number: int, thing: str) -> str:
+    """Say a number of things: "1 gateway", "2 gateways"."""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
 def describe_defect(error: BaseException) -> str:
     """Name an unexpected error and the innermost line of ours; not its text, which may hold anything."""
     home = Path(__file__).parent

@@ -13,6 +13,7 @@ from audit.model import ESTATE, build_uid
 from audit.ruleset.explain import Explanation
 from audit.ruleset.language import FALSE, TRUE
 from audit.ruleset.parse import WAIVER_EXPIRED, Rule
+from audit.text import count
 from audit.times import describe_duration, format_time, parse_time
 
 if TYPE_CHECKING:
@@ -91,7 +92,6 @@ def _ended(waiver: Waiver, now: datetime) -> bool:
 
 
 def _build_hit(waiver: Waiver, findings: int) -> Hit:
-    covers = f"{findings} finding{'s' * (findings != 1)}"
     return Hit(
         uid=build_uid(WAIVER_EXPIRED, ESTATE, "policy", waiver.id),
         rule=_RULE,
@@ -99,7 +99,8 @@ def _build_hit(waiver: Waiver, findings: int) -> Hit:
         connection=None,
         group=None,
         explanation=Explanation(
-            message=f"waiver {waiver.id} for rule {waiver.rule} expired on {waiver.expires}; it still matches {covers}",
+            message=f"waiver {waiver.id} for rule {waiver.rule} expired on {waiver.expires}; it still matches "
+            + count(findings, "finding"),
             expected={"expires": "after the run"},
             actual={**waiver.note, "rule": waiver.rule, "findings": findings},
         ),

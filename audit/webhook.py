@@ -42,12 +42,11 @@ class WebhookSender:
         self._redact = redact
         self._waiting = receivers
 
-    def deliver(self, receiver: Receiver, message: Message) -> None:
-        """Return once the receiver took the message. Raises DeliveryError; then the message is still due."""
-        self.post(receiver, message)
+    def deliver(self, receiver: Receiver, message: Message) -> str:
+        """Return what was answered, fit to be shown, once the receiver took the message.
 
-    def post(self, receiver: Receiver, message: Message) -> str:
-        """Do the same, and return what was answered, fit to be shown."""
+        Raises DeliveryError; then the message is still due.
+        """
         deadline = Deadline(min(self._deadline.left() / max(1, self._waiting), SECONDS))
         self._waiting -= 1
         parts = urlsplit(receiver.url)

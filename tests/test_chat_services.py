@@ -59,7 +59,7 @@ def receiver_of(service: ChatService, *, secret: str | None = None) -> Receiver:
 def post(service: ChatService, *, seconds: float = 5, secret: str | None = None, url: str = "") -> str:
     receiver = receiver_of(service, secret=secret)
     receiver = replace(receiver, url=url or receiver.url)
-    return WebhookSender(Deadline(seconds), Redactor(receiver.secrets)).post(receiver, MESSAGE)
+    return WebhookSender(Deadline(seconds), Redactor(receiver.secrets)).deliver(receiver, MESSAGE)
 
 
 def refusal(service: ChatService, **changes) -> str:

@@ -391,10 +391,11 @@ class History:
         self.refusing: set[str] = set()
         self.sent: list[tuple[str, Any]] = []
 
-    def deliver(self, receiver: Receiver, message: Any) -> None:
+    def deliver(self, receiver: Receiver, message: Any) -> str:
         self.sent.append((receiver.name, message))
         if receiver.name in self.refusing:
             raise DeliveryError(self.world.dice.choice(["HTTP 403", "HTTP 500 after 3 tries"]))
+        return "HTTP 204"
 
     def go_on(self) -> None:
         """Let time pass, change the world, and perform a run; now and then another one follows before it can tell."""

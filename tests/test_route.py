@@ -135,4 +135,4 @@ def test_wrong_surroundings_end_a_run_before_anything_is_read(world, monkeypatch
     assert [item.outcome for item in outcome.summary.deliveries] == ["failed"]
     assert "REQUESTS_CA_BUNDLE: /nowhere: No such file" in outcome.summary.deliveries[0].detail
     with pytest.raises(DeliveryError, match="REQUESTS_CA_BUNDLE"):
-        open_sender(settings.receivers[0]).post(settings.receivers[0], outcome.messages[0])
+        open_sender(settings.receivers[0]).deliver(settings.receivers[0], outcome.messages[0])

@@ -26,10 +26,11 @@ class FakeSender:
         self.refuse: dict[str, Exception] = {}
         self.sent: list[tuple[str, str]] = []
 
-    def deliver(self, receiver, message) -> None:
+    def deliver(self, receiver, message) -> str:
         if receiver.name in self.refuse:
             raise self.refuse[receiver.name]
         self.sent.append((receiver.name, message.delivery_id))
+        return "HTTP 204"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from audit.model import SEVERITIES, STATUSES
-from audit.text import printable
+from audit.text import count, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -196,8 +196,3 @@ def state(finding: Finding) -> str:
 
 def _resolution(finding: Finding) -> str:
     return (finding.resolution or "").replace("_", " ")
-
-
-def count(number: int, thing: str) -> str:
-    """Say a number of things: "1 gateway", "2 gateways"."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -16,7 +16,7 @@ import msgspec
 from audit.model import OPEN
 from audit.notify import Message, build_payload
 from audit.render.ocsf import build_event
-from audit.render.post import DELIVERED, GONE, REFUSED, Post, Reply, Verdict
+from audit.render.post import GONE, Post, Reply, Verdict, judge_status
 from audit.text import shorten
 
 if TYPE_CHECKING:
@@ -41,11 +41,7 @@ def build(message: Message, secret: str | None, now: float) -> Post:
 
 def classify(reply: Reply) -> Verdict:
     """Any 2xx is success, 3xx is failure, 410 means no more."""
-    if 200 <= reply.status < 300:
-        return DELIVERED
-    if reply.status in _BUSY or reply.status >= 500:
-        return Verdict("again", reply.retry_after or 0.0)
-    return GONE if reply.status == 410 else REFUSED
+    return GONE if reply.status == 410 else judge_status(reply, success=200 <= reply.status < 300, busy=_BUSY)
 
 
 def build_body(message: Message) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from audit.render import console
-from audit.text import printable
+from audit.text import count, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -63,7 +63,7 @@ def render_report(manifest: Manifest, sha256: str, findings: Sequence[Finding], 
 def render_verification(found: Verification, only: str) -> str:
     """Say whether the chain holds, what breaks it, and the newest hashes, which messages had too."""
     runs = list(found.runs.items())
-    lines = [f"chain     {console.count(len(runs), 'run')}" + (f", {runs[-1][0]} to {runs[0][0]}" if runs else "")]
+    lines = [f"chain     {count(len(runs), 'run')}" + (f", {runs[-1][0]} to {runs[0][0]}" if runs else "")]
     lines += [f"          {run_id}  manifest sha256 {digest}" for run_id, digest in runs[:_MOST_RUNS]]
     lines += [f"          and {len(runs) - _MOST_RUNS} older"] * (len(runs) > _MOST_RUNS)
     lines += [
@@ -86,7 +86,7 @@ def render_replay(results: Iterable[Replayed]) -> str:
         run = result.run.manifest
         numbers = f"{result.then:6}{result.now:6}{len(result.added):7}{len(result.missing):9}"
         lines.append(f"{run.run_id}  {run.now} {numbers}")
-        lines += [f"    {console.count(result.unread, 'gateway')} not read completely"] * bool(result.unread)
+        lines += [f"    {count(result.unread, 'gateway')} not read completely"] * bool(result.unread)
         lines += [f"    not evaluated: {rule_id}: {why}" for rule_id, why in sorted(result.not_evaluated.items())]
         differences += list(result.lines())
     lines += [""] * bool(differences)

@@ -59,11 +59,11 @@ def json_post(value: object, query: Mapping[str, str] | None = None) -> Post:
     return Post(msgspec.json.encode(value), query=query or {})
 
 
-def judge_status(reply: Reply, *, success: bool) -> Verdict:
+def judge_status(reply: Reply, *, success: bool, busy: Collection[int] = (429,)) -> Verdict:
     """Judge by the HTTP status: what is busy or broken may take it later, all else that is no success never will."""
     if success:
         return DELIVERED
-    if reply.status == 429 or reply.status >= 500:
+    if reply.status in busy or reply.status >= 500:
         return Verdict("again", reply.retry_after or 0.0)
     return REFUSED
 

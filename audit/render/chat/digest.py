@@ -12,8 +12,8 @@ import msgspec
 from audit.extent import GAPS
 from audit.model import SEVERITIES
 from audit.render.chat.inert import inert
-from audit.render.console import about, count, name_entry, place, state
-from audit.text import shorten
+from audit.render.console import about, name_entry, place, state
+from audit.text import count, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,14 +43,9 @@ class Section(msgspec.Struct, frozen=True):
     left_out: int = 0
 
     @property
-    def more(self) -> str:
-        """Say how many lines are left out; "" for none."""
-        return f"+{self.left_out} {SEE_REPORT}" if self.left_out else ""
-
-    @property
     def texts(self) -> tuple[str, ...]:
         """The lines, the last one about those left out."""
-        return (*self.lines, self.more) if self.left_out else self.lines
+        return (*self.lines, f"+{self.left_out} {SEE_REPORT}") if self.left_out else self.lines
 
 
 class Digest(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from audit.text import shorten
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from audit.render.chat.digest import Digest, Section
+    from audit.render.chat.digest import Digest
 
 Form = TypeVar("Form")
 # Longest line and longest headline, step by step; lines are left out before the last step.
@@ -85,12 +85,9 @@ def _with_less(digest: Digest) -> Digest:
     """Leave out the last line of the longest section, of the last one of those: findings go last."""
     longest = max(range(len(digest.sections)), key=lambda number: (len(digest.sections[number].lines), number))
     sections = list(digest.sections)
-    sections[longest] = _without_last(sections[longest])
+    section = sections[longest]
+    sections[longest] = replace(section, lines=section.lines[:-1], left_out=section.left_out + 1)
     return replace(digest, sections=tuple(sections))
-
-
-def _without_last(section: Section) -> Section:
-    return replace(section, lines=section.lines[:-1], left_out=section.left_out + 1)
 
 
 def _without_link(digest: Digest) -> Digest:
