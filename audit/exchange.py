@@ -38,11 +38,12 @@ class ExchangeError(AuditError):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a server said. Header names are case-insensitive."""
+    """What a server said. Header names are case-insensitive. `whole`: the body did not break off."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    whole: bool = True
 
     @property
     def date(self) -> datetime | None:
@@ -96,7 +97,7 @@ class HttpClient:
             with self._adapter.send(
                 request.prepare(), stream=True, timeout=timeout, verify=self._verify, proxies=self._proxies
             ) as response:
-                return Answer(response.status_code, response.headers, _read_body(response, max_bytes, whole=whole))
+                return Answer(response.status_code, response.headers, *_read_body(response, max_bytes, whole=whole))
         except _FAILURES as error:
             raise ExchangeError(describe_failure(error)) from None
 
@@ -104,17 +105,19 @@ class HttpClient:
         self._adapter.close()
 
 
-def _read_body(response: requests.Response, max_bytes: int, *, whole: bool) -> bytes:
-    body = bytearray()
+def _read_body(response: requests.Response, max_bytes: int, *, whole: bool) -> tuple[bytes, bool]:
+    """Return the body, and whether it came to its end or its limit."""
+    body, ended = bytearray(), True
     try:
         while len(body) <= max_bytes and (chunk := response.raw.read(_CHUNK, decode_content=False)):
             body += chunk
     except _FAILURES:
         if whole:
             raise
+        ended = False
     if whole and len(body) > max_bytes:
         raise ExchangeError(f"the answer is larger than {max_bytes} bytes")
-    return bytes(body[:max_bytes])
+    return bytes(body[:max_bytes]), ended
 
 
 class _PunctualSocket(io.RawIOBase):

@@ -84,6 +84,8 @@ class WebhookSender:
         text = self._describe(answer, url, message)
         if verdict.outcome == "again":
             raise _TryAgain(text, verdict.seconds)
+        if verdict.outcome == "refused" and answer.status < 300 and not answer.whole:
+            raise _TryAgain(f"{text} (cut short)")
         if verdict.outcome != "delivered":
             raise DeliveryError(text, gone=verdict.outcome == "gone")
         return text

@@ -142,6 +142,17 @@ def test_a_broken_connection_is_tried_again_and_a_redirect_is_not_followed(servi
     assert len(service.deliveries) == 3
 
 
+def test_an_answer_that_breaks_off_before_it_tells_is_asked_for_again(service):
+    """Where the status alone tells, it did tell."""
+    by_status = service.kind in {"teams", "discord"}
+    cut = Answer(200, {}, OK.get(service.kind, b"accepted"), broken="truncated")
+    service.answers.append(cut)
+    post(service)
+    assert len(service.deliveries) == (1 if by_status else 2)
+    service.answers += [cut] * 3
+    assert by_status or refusal(service).endswith("(cut short) after 3 tries")
+
+
 def test_too_many_messages(service):
     """What then comes back is understood: later, much later, or not at all."""
     most = service.service.most_a_minute

@@ -275,7 +275,8 @@ def test_broken_answer_is_refused_in_plain_words(answer, words):
 def test_excerpt_of_a_broken_answer_is_enough_where_asked_for():
     """Not `whole`: status and what came of the body."""
     with wire(saying(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort")) as server:
-        assert ask(server.url, whole=False).status == 200
+        answer = ask(server.url, whole=False)
+    assert (answer.status, answer.body, answer.whole) == (200, b"short", False)
 
 
 @pytest.mark.parametrize(
