@@ -1,5 +1,6 @@
 """What a person reads on a terminal."""
 
+import os
 from typing import Any
 
 import pytest
@@ -80,6 +81,13 @@ def test_the_table_fits_the_terminal_and_shows_everything(columns, monkeypatch):
     for part in ("critical", "unverified", "billing", str(finding.connection), finding.rule_id, finding.message):
         assert part in drawn  # in one piece: nothing is broken within a word
     assert "since 2026-03-01" in drawn
+
+
+def test_a_dumb_terminal_has_a_width_too(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((50, 24)))
+    assert max(map(len, render_findings([build_finding()], table=True).splitlines())) <= 50
 
 
 def test_the_table_takes_names_neither_for_markup_nor_for_escapes(monkeypatch):

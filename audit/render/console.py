@@ -120,7 +120,8 @@ def _draw_table(findings: Iterable[Finding]) -> str:
         table.add_row(Text(finding.severity, style=style), finding.status, what)
     console = Console(highlight=False)
     with console.capture() as drawn:
-        console.print(table)
+        # By itself it takes a dumb terminal to have 80 columns.
+        console.print(table, width=shutil.get_terminal_size().columns)
     return drawn.get()
 
 
