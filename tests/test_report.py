@@ -161,6 +161,22 @@ def test_a_rule_that_the_policy_turns_off_is_not_passed_over():
 
 
 @pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        ([("r", "p")] * 2, "r p Scope"),
+        (
+            [(f"r{number}", f"p{number}") for number in range(50)],
+            "r0, r1 and 48 more regions p0, p1 and 48 more projects",
+        ),
+    ],
+)
+def test_many_regions_and_projects_are_named_in_short(places, said):
+    whole = build_coverage(gaps=False)[0]
+    coverage = [msgspec.structs.replace(whole, region=region, project_id=project) for region, project in places]
+    assert f"Region and project {said}" in outline_of([], build_run([], coverage=coverage)).text
+
+
+@pytest.mark.parametrize(
     ("gateways", "rules", "said"),
     [
         ([], [], "Scope all gateways; all rules Mode"),
