@@ -546,8 +546,18 @@ def test_a_list_that_makes_no_sense_is_an_error(obs, store, tmp_path, answer):
     """Not taken for a short one."""
     answer = Answer(200, answer.headers, answer.body.replace(b"{folder}", tmp_path.name.encode()))
     obs.faults = [failing(answer)] * 9
-    with pytest.raises(StoreError, match="cannot be listed"):
+    with pytest.raises(StoreError, match="cannot be listed: the (answer is not a whole list of this bucket|list is )"):
         list(store.list(""))
+
+
+@pytest.mark.parametrize("status", [204, 206])
+def test_only_200_is_success(obs, store, status):
+    """A part of an object is not taken for it."""
+    obs.faults = [failing(Answer(status, {}, b"" if status == 204 else b"a part"))] * 2
+    with pytest.raises(StoreError, match=f"cannot be read: HTTP {status}"):
+        store.open("k")
+    with pytest.raises(StoreError, match=f"cannot be written: HTTP {status}"):
+        store.put("k", io.BytesIO(b"content"))
 
 
 @pytest.mark.parametrize("conditional", [True, False])

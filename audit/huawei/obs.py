@@ -18,6 +18,7 @@ from obs import PutObjectHeader, SseKmsHeader
 
 from audit.archive import temporary_room
 from audit.errors import StoreError, Unencrypted, Unsure
+from audit.exchange import ExchangeError
 from audit.huawei.obs_client import SafeClient
 from audit.text import printable
 
@@ -194,7 +195,7 @@ class ObsStore:
             answer = client.listObjects(self._place.bucket, max_keys=PAGE, **names)
             # A body that cannot be understood is swallowed by the client.
             if answer.status < 300 and getattr(answer.body, "name", None) != self._place.bucket:
-                raise http.client.IncompleteRead(b"")
+                raise ExchangeError("the answer is not a whole list of this bucket")
             return answer
 
         body = self._client.ask("listed", self.locate(prefix), ask).body

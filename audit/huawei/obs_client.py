@@ -71,7 +71,7 @@ class SafeClient:
         call: Callable[[ObsClient], Answer],
         accepts: Callable[[Answer], bool] = lambda _answer: False,
     ) -> Answer:
-        """Return an answer below 300, or one that `accepts` lets pass, after some tries. Raises StoreError.
+        """Return an answer of status 200, or one that `accepts` lets pass, after some tries. Raises StoreError.
 
         `what` is what is done to `where`: "read", "written" or "listed".
         """
@@ -89,7 +89,7 @@ class SafeClient:
                 again = not isinstance(error, ssl.SSLCertVerificationError)
                 why = exchange.describe_failure(error)
             else:
-                if answer.status < 300 or accepts(answer):
+                if answer.status == 200 or accepts(answer):
                     return answer
                 again = answer.status in _AGAIN
                 why = _refusal(answer) + self._advice(answer, what)
