@@ -101,7 +101,7 @@ def run_audit(job: Job, ports: Ports) -> Outcome:
     summary = Summary(
         tally.run_id, code, tally.counts, tally.coverage, manifest, report, told.deliveries, tally.problems
     )
-    return Outcome(summary, reason, tally.worst, tuple(told.messages))
+    return Outcome(summary, reason, tally.worst, tuple(told.messages), tally.extent.targets)
 
 
 def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None:
@@ -177,8 +177,8 @@ def _pass_down(
 ) -> list[RuleUsed]:
     """Send every gateway down the line; returns what became of each rule."""
     policy, now = job.rule_set.policy, format_time(job.now)
-    limited = RunScope(list(job.gateways), list(job.rule_ids)).limited
-    tally.reach = Extent((), frozenset(scope.idle), scope.untouched, scope.narrowed, limited)
+    limits = _scope_of(job)
+    tally.reach = Extent((), frozenset(scope.idle), scope.untouched, scope.narrowed, limits.limited, limits.names)
     line = Line(
         job=job,
         run=Run(
@@ -241,6 +241,10 @@ def _choose_rules(job: Job) -> _Scope:
     return _Scope(tuple(rules), idle, narrowed, selected, untouched)
 
 
+def _scope_of(job: Job) -> RunScope:
+    return RunScope(sorted(job.gateways), sorted(job.rule_ids), list(job.targets))
+
+
 def _build_manifest(
     job: Job,
     parent: StoredRun | None,
@@ -261,7 +265,7 @@ def _build_manifest(
         finished_at=finished_at,
         now=now,
         version=__version__,
-        scope=RunScope(sorted(job.gateways), sorted(job.rule_ids)),
+        scope=_scope_of(job),
         rules=used,
         policy_sha256=job.rule_set.policy.sha256,
         coverage=tally.coverage,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from audit.model import TargetNames
     from audit.store import Store
 
 LATEST = "latest.json"
@@ -93,11 +94,24 @@ class TrendPoint(msgspec.Struct, frozen=True):
     gateways: int
 
 
+class TargetRef(msgspec.Struct, frozen=True):
+    """A project in a region, and what people call it."""
+
+    name: str
+    region: str
+    project_id: str
+
+
 class RunScope(msgspec.Struct, frozen=True):
-    """What the run was limited to; empty lists for everything."""
+    """What the run was limited to; empty lists for everything. `targets`: those that it was about, where several."""
 
     gateways: list[str]
     rules: list[str]
+    targets: list[TargetRef] = []
+
+    @property
+    def names(self) -> TargetNames:
+        return {(target.region, target.project_id): target.name for target in self.targets}
 
     @property
     def limited(self) -> tuple[str, ...]:
@@ -142,7 +156,13 @@ class Manifest(msgspec.Struct, frozen=True):
         """How far the run reached; the names of the rules that it was not asked for are not on record."""
         idle = {rule.id for rule in self.rules if rule.not_evaluated not in {"", NARROWED, NOT_ALL_READ}}
         narrowed = {rule.id for rule in self.rules if rule.not_evaluated == NARROWED}
-        return Extent(self.coverage, frozenset(idle), narrowed=frozenset(narrowed), limited=self.scope.limited)
+        return Extent(
+            self.coverage,
+            frozenset(idle),
+            narrowed=frozenset(narrowed),
+            limited=self.scope.limited,
+            targets=self.scope.names,
+        )
 
     @property
     def report(self) -> str | None:

@@ -23,6 +23,7 @@ from audit.outcome import NEVER
 from audit.rehearse import choose_receiver, preview, send_test
 from audit.render import console, past, sheet
 from audit.render.kinds import KINDS
+from audit.render.naming import name_coverage, name_findings
 from audit.render.report import render_report
 from audit.ruleset.cases import failing_cases
 from audit.ruleset.describe import explain_rule
@@ -371,9 +372,12 @@ def _findings(options: argparse.Namespace) -> tuple[int, str]:
         return 0, _json(findings)
     if options.format == "csv":
         return 0, sheet.HEADER + sheet.render_rows(findings)
-    lines = console.run_lines(run.manifest.run_id, run.manifest.coverage, run.manifest.counts)
+    manifest = run.manifest
+    coverage = name_coverage(manifest.coverage, manifest.scope.names)
+    lines = console.run_lines(manifest.run_id, coverage, manifest.counts)
     _note(*(console.fit(lines) if _is_terminal(sys.stderr) else lines))
-    return 0, console.render_findings(findings, table=_is_terminal(sys.stdout))
+    named = list(name_findings(findings, manifest.scope.names))
+    return 0, console.render_findings(named, table=_is_terminal(sys.stdout))
 
 
 def _differences(options: argparse.Namespace, archive: Archive, run: StoredRun) -> tuple[int, str]:
@@ -389,7 +393,7 @@ def _differences(options: argparse.Namespace, archive: Archive, run: StoredRun) 
         f"from run  {then.manifest.run_id} ({then.manifest.now})",
         f"to run    {run.manifest.run_id} ({run.manifest.now})",
     )
-    return 0, past.render_differences(changed)
+    return 0, past.render_differences(changed, run.manifest.scope.names)
 
 
 def _report(options: argparse.Namespace) -> tuple[int, str]:

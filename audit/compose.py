@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from audit.app import Ports, run_audit
-from audit.archive import Archive, shard_folder, temporary_room
+from audit.archive import Archive, TargetRef, shard_folder, temporary_room
 from audit.collect import Source
 from audit.deadline import Deadline
 from audit.errors import OptionsError, StoreError, UsageError
@@ -85,6 +85,9 @@ def perform(
         dry_run=options.dry_run,
         fail_on=fail_on,
         concurrency=settings.concurrency,
+        targets=tuple(TargetRef(one.name, one.region, one.project_id) for one in settings.targets)
+        if len(settings.targets) > 1
+        else (),
     )
     job.rule_set.select(job.rule_ids)  # an unknown rule is an error before anything is read
     with Clients(settings, reading, redact) as clients:

@@ -12,7 +12,7 @@ from audit.text import count
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from audit.model import Coverage
+    from audit.model import Coverage, TargetNames
 
 GAPS = frozenset({"partial", "not_covered"})
 
@@ -21,7 +21,7 @@ class Extent(msgspec.Struct, frozen=True):
     """`coverage` is whole. `idle`: ids of rules that could not be evaluated, `untouched`: of those not asked for.
 
     `narrowed`: of those that need more gateways than the run was limited to. `limited`: what of, "gateways" or "rules",
-    the run was limited to some.
+    the run was limited to some. `targets`: the names of several targets.
     """
 
     coverage: Sequence[Coverage]
@@ -29,6 +29,7 @@ class Extent(msgspec.Struct, frozen=True):
     untouched: frozenset[str] = frozenset()
     narrowed: frozenset[str] = frozenset()
     limited: tuple[str, ...] = ()
+    targets: TargetNames = {}
 
     def gateways(self, *states: str) -> int:
         """Count gateways in one of these states; the list of gateways itself is none."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from datetime import datetime
 
-    from audit.archive import StoredObject, StoredRun
+    from audit.archive import StoredObject, StoredRun, TargetRef
     from audit.collect import Collector
     from audit.evaluate import Judge, Verdict
     from audit.outcome import Tally
@@ -37,7 +37,10 @@ _AT_ONCE = 500
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What a run is to do, decided before anything is read. Empty `gateways` and `rule_ids` mean all."""
+    """What a run is to do, decided before anything is read. Empty `gateways` and `rule_ids` mean all.
+
+    `targets` are named where there are several.
+    """
 
     run_id: str
     now: datetime
@@ -48,6 +51,7 @@ class Job(msgspec.Struct, frozen=True):
     dry_run: bool = False
     fail_on: str = "low"
     concurrency: int = 16
+    targets: tuple[TargetRef, ...] = ()
 
 
 class Progress(Protocol):

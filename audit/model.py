@@ -5,8 +5,9 @@ An instant is text as in `times`. What is absent in the API's answer, or cannot 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import sha256
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -60,6 +61,10 @@ class Gateway(msgspec.Struct, frozen=True):
     @property
     def key(self) -> GatewayKey:
         return GatewayKey(self.region, self.project_id, self.id)
+
+
+# Names that people gave to projects in regions; empty where there is one target only, which nobody needs to be told.
+TargetNames: TypeAlias = Mapping[tuple[str, str], str]
 
 
 # What a finding is named by and where it stands where it is about no single gateway: behind all of them.

@@ -15,6 +15,7 @@ from audit.model import SEVERITIES, STATUSES, Coverage, Finding, Severity
 from audit.notify import Event, Standing
 
 if TYPE_CHECKING:
+    from audit.model import TargetNames
     from audit.notify import Message
     from audit.reconcile import Slice
     from audit.store import Store
@@ -62,6 +63,7 @@ class Outcome(msgspec.Struct, frozen=True):
     reason: str
     worst: tuple[Finding, ...]
     messages: tuple[Message, ...]
+    targets: TargetNames = {}
 
 
 class Tally(msgspec.Struct):

@@ -85,13 +85,16 @@ class Lands:
             if target["name"] not in without:
                 self.run(settings=self.settings(**more), mode="shard", target=target["name"])
 
-    def findings(self, store: str = "store") -> list[dict[str, Any]]:
-        """What the latest run found, as far as it depends neither on the run nor on the time."""
+    def lines(self, store: str = "store") -> list[dict[str, Any]]:
+        """The findings of the latest run."""
         root = self.directory / store
         latest = json.loads((root / "latest.json").read_text())
-        lines = gzip.decompress((root / latest["manifest"]).with_name("findings.ndjson.gz").read_bytes())
-        found = [json.loads(line) for line in lines.splitlines()]
-        return [{name: finding[name] for name in LASTING} for finding in found]
+        text = gzip.decompress((root / latest["manifest"]).with_name("findings.ndjson.gz").read_bytes())
+        return [json.loads(line) for line in text.splitlines()]
+
+    def findings(self, store: str = "store") -> list[dict[str, Any]]:
+        """What the latest run found, as far as it depends neither on the run nor on the time."""
+        return [{name: finding[name] for name in LASTING} for finding in self.lines(store)]
 
     def manifest(self, store: str = "store") -> dict[str, Any]:
         root = self.directory / store

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import audit.huawei.clients
+from audit.cli import main
+from audit.render import console
 from tests.emulator import Forbidden, Reset, ServerError, Throttled, Unauthorized
 from tests.lands import Lands
 
@@ -109,3 +111,25 @@ def test_a_target_that_gives_nothing_usable_is_given_up(lands: Lands, monkeypatc
     assert len(slow.requests) < 30
     assert {key: n for key, n in states(outcome).items() if key[0] != "0"} == {(n, "complete"): 3 for n in "123"}
     assert any("not asked any more" in entry.reason for entry in outcome.summary.coverage)
+
+
+def test_people_are_told_in_which_target_a_gateway_is(lands: Lands, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every project may have a gateway of the same name; what is stored keeps the names as they are."""
+    lands.estates[3].fail(Forbidden(), kind="instances", times=None)
+    outcome = lands.run()
+    store = str(lands.directory / "store")
+    shown = console.render_outcome(outcome, "", [], table=False)
+    assert main(["findings", "--store", store]) == 0
+    listed = capsys.readouterr()
+    assert main(["notify", "--preview", "slack", "--store", store]) == 0
+    card = capsys.readouterr().out
+    (page,) = (lands.directory / "store").rglob("report.html")
+    for text in (shown, listed.out + listed.err, card, page.read_text()):
+        assert "t1/g1" in text
+        assert "list of gateways of t3" in text
+    assert {line["gateway"]["name"] for line in lands.lines()} <= {"g0", "g1", "g2"}
+    assert lands.manifest()["scope"]["targets"][0] == {
+        "name": "t2",
+        "region": "ap-southeast-1",
+        "project_id": f"{2:032x}",
+    }

@@ -48,6 +48,8 @@ def test_the_summary_names_the_hash_of_each_shards_manifest_and_verify_holds_it(
     lands.run(mode="summarize")
     shards = lands.manifest()["shards"]
     assert {shard["target"] for shard in shards} == {"t0", "t1", "t2", "t3"}
+    (page,) = (tmp_path / "store" / "runs").rglob("report.html")
+    assert all(shard["sha256"] in page.read_text() for shard in shards)
     store = open_archive(tmp_path / "store").store
     assert Verifier(store).verify().problems == []
     for shard in shards:

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from audit.model import SEVERITIES, STATUSES
+from audit.render.naming import name_coverage, name_findings
 from audit.text import count, printable
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def run_lines(run_id: str, coverage: Iterable[Coverage], counts: Counts) -> list
 def render_outcome(outcome: Outcome, location: str, problems: Iterable[str], *, table: bool) -> str:
     """Say what was read and found, where the evidence is, who was told, `problems`, and what the exit code means."""
     summary, show = outcome.summary, fit if table else list
-    lines = show(run_lines(summary.run_id, summary.coverage, summary.counts))
-    shown = [finding for finding in outcome.worst if finding.status != "waived"]
+    lines = show(run_lines(summary.run_id, name_coverage(summary.coverage, outcome.targets), summary.counts))
+    shown = [finding for finding in name_findings(outcome.worst, outcome.targets) if finding.status != "waived"]
     if shown:
         left_out = sum(summary.counts.by_severity.values()) - sum(finding.is_open for finding in shown)
         more = f"+{left_out} more; `python -m audit findings` shows all\n" if left_out else ""
@@ -168,7 +169,7 @@ def _gap(entry: Coverage) -> str:
 def name_entry(entry: Coverage) -> str:
     """Name a gateway with its id, or the list of gateways with whose it is."""
     if entry.gateway_id is None:
-        return f"list of gateways of {entry.region} {entry.project_id}"
+        return f"list of gateways of {entry.name or f'{entry.region} {entry.project_id}'}"
     return f"{entry.name} ({entry.gateway_id})" if entry.name else entry.gateway_id
 
 

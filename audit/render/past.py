@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from audit.render import console
+from audit.render.naming import name_coverage, name_findings
 from audit.text import count, printable
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from audit.archive import Manifest
     from audit.history import Difference
-    from audit.model import Finding
+    from audit.model import Finding, TargetNames
     from audit.replay import Replayed
     from audit.verify import Verification
 
@@ -20,7 +21,7 @@ _MOST_RUNS = 10
 _MOST_DIFFERENCES = 100
 
 
-def render_differences(changed: Iterable[Difference]) -> str:
+def render_differences(changed: Iterable[Difference], targets: TargetNames) -> str:
     """Say what became of findings between two runs, a line each."""
     lines = (
         [
@@ -29,7 +30,8 @@ def render_differences(changed: Iterable[Difference]) -> str:
             f.rule_id,
             *map(printable, (console.place(f), console.about(f) or "-", f.message)),
         ]
-        for then, f in changed
+        for then, finding in changed
+        for f in name_findings([finding], targets)
     )
     return "".join("\t".join(line) + "\n" for line in lines) or "nothing changed\n"
 
@@ -44,7 +46,7 @@ def render_report(manifest: Manifest, sha256: str, findings: Sequence[Finding], 
         f"run {manifest.parent.run_id} (sha256 {manifest.parent.sha256})" if manifest.parent else "none: the first run"
     )
     lines = [
-        *console.run_lines(manifest.run_id, manifest.coverage, manifest.counts),
+        *console.run_lines(manifest.run_id, name_coverage(manifest.coverage, scope.names), manifest.counts),
         f"time      {manifest.now}, mode {manifest.mode}, version {manifest.version}",
         f"scope     {', '.join(scope.gateways) or 'all gateways'}; {', '.join(scope.rules) or 'all rules'}",
         f"rules     {printable(', '.join(rules))}",
@@ -57,7 +59,8 @@ def render_report(manifest: Manifest, sha256: str, findings: Sequence[Finding], 
         f"follows   {parent}",
     ]
     lines = console.fit(lines) if table else lines
-    return "\n".join([*lines, "", console.render_findings(findings, table=table)])
+    named = list(name_findings(findings, scope.names))
+    return "\n".join([*lines, "", console.render_findings(named, table=table)])
 
 
 def render_verification(found: Verification, only: str) -> str:

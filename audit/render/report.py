@@ -23,6 +23,7 @@ from audit.archive import FINDINGS, REPORT, SHEET, folder_of, manifest_of
 from audit.extent import GAPS
 from audit.model import OPEN, SEVERITIES, STATUSES
 from audit.render.console import about, place
+from audit.render.naming import name_coverage, name_findings
 from audit.ruleset.parse import WAIVER_EXPIRED
 from audit.text import printable, shorten
 from audit.times import describe_duration, format_time, parse_time
@@ -56,6 +57,8 @@ def render_report(
     seen.rules = {rule.id: (rule.title, rule.severity) for rule in rules}
     seen.waivers = {waiver.id: {**waiver.note, "rule": waiver.rule} for waiver in waivers}
     worst = heapq.nlargest(MOST_SHOWN, seen.watch(findings), key=_weight)
+    worst = list(name_findings(worst, run.scope.names))
+    run = msgspec.structs.replace(run, coverage=name_coverage(run.coverage, run.scope.names))
     worst.sort(key=lambda finding: (*(-part for part in _weight(finding)), place(finding), finding.rule_id))
     now = parse_time(run.now)
     page = _template().stream(

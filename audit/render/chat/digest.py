@@ -13,6 +13,7 @@ from audit.extent import GAPS
 from audit.model import SEVERITIES
 from audit.render.chat.inert import inert
 from audit.render.console import about, name_entry, place, state
+from audit.render.naming import name_coverage, name_findings
 from audit.text import count, shorten
 
 if TYPE_CHECKING:
@@ -84,12 +85,14 @@ def build_digest(message: Message) -> Digest:
 
 def _sections(message: Message) -> Iterator[Section]:
     """Yield what there is to say; a sign begins each line that may hold a name, where markup would mean most."""
-    news = [finding for finding in message.findings if _is_news(finding)]
+    targets = message.standing.extent.targets if message.standing else {}
+    findings = list(name_findings(message.findings, targets))
+    news = [finding for finding in findings if _is_news(finding)]
     yield _section("Findings", news, _describe, message.left_out)
-    over = [finding for finding in message.findings if not _is_news(finding)]
+    over = [finding for finding in findings if not _is_news(finding)]
     happened = message.changes.get("resolved", 0) + message.changes.get("waived", 0)
     yield _section("Over", over, _describe, max(0, happened - len(over)))
-    coverage = message.standing.extent.coverage if message.standing else ()
+    coverage = name_coverage(message.standing.extent.coverage if message.standing else (), targets)
     yield _section("Not covered", [entry for entry in coverage if entry.state in GAPS], _describe_gap)
     idle, problems = _split_problems(message)
     yield _section("Rules not evaluated", idle, str)
