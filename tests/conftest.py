@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pytest
 
 import package
 from tests.lands import Lands
+from tests.runtime import find_python, make_image
 from tests.seaweed import Obs, find_weed, obs_on, seaweed
 from tests.world import World
 
@@ -61,3 +63,23 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lands(tmp_path: Path) -> Iterator[Lands]:
     with ExitStack() as stack:
         yield Lands(tmp_path, stack, 4)
+
+
+@pytest.fixture(scope="session")
+def python() -> str:
+    """The runtime of template.yml."""
+    found = find_python("3.10")
+    if not found:
+        pytest.skip("there is no CPython 3.10 for x86_64, the runtime of template.yml, on this machine")
+    return found
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the packages of the platform's image are."""
+    directory = tmp_path_factory.mktemp("platform") / "image"
+    try:
+        make_image(directory)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"the image's packages cannot be had: {error.stderr[-200:]}")
+    return directory

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from audit import __version__
 from audit.cli import build_parser
+from audit.model import STATUSES, CoverageState
 from audit.settings import SETTINGS
 
 ROOT = Path(__file__).parents[1]
@@ -95,3 +97,30 @@ def test_the_exit_codes_in_readme_and_help_agree():
     help_text = verbs()["python -m audit run"].format_help()
     assert re.findall(r"^  ([0-4])  ", help_text, re.MULTILINE) == ["0", "1", "2", "3", "4"]
     assert re.findall(r"^\| ([0-4]) \|", README, re.MULTILINE) == ["0", "1", "2", "3", "4"]
+
+
+def test_every_symptom_in_the_readme_is_what_the_product_says():
+    """An operator searches for the words that were shown."""
+    found = re.search(r"<!-- symptoms:.*?-->\n\|.*?\n\|-.*?\n(.*?)\n\n", README, re.DOTALL)
+    assert found
+    symptoms = re.findall(r"^\| `(.+?)` \|", found[1], re.MULTILINE)
+    assert len(symptoms) > 5
+    sources = "".join(path.read_text() for path in sorted((ROOT / "audit").rglob("*.py")))
+    assert [symptom for symptom in symptoms if symptom not in sources] == []
+
+
+def test_every_link_within_the_readme_leads_to_a_heading():
+    """As GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
+
+
+def test_every_state_and_status_says_what_to_do():
+    """And no other stands there."""
+    states = re.search(r"### Coverage\n\n\| state .*?\n\n", README, re.DOTALL)
+    statuses = re.search(r"   \| status .*?\n\n", README, re.DOTALL)
+    assert states
+    assert statuses
+    assert re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", states[0], re.MULTILINE) == list(get_args(CoverageState))
+    assert sorted(re.findall(r"^   \| `(\w+)` \| .+ \| .+ \|$", statuses[0], re.MULTILINE)) == sorted(STATUSES)

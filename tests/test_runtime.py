@@ -6,7 +6,6 @@ import base64
 import gzip
 import json
 import re
-import subprocess
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from importlib.metadata import packages_distributions
@@ -21,7 +20,7 @@ from audit.settings import RunOptions, Surroundings, load_settings
 from tests.emulator import serve
 from tests.emulator.chat import ChatService, chat
 from tests.emulator.samples import SAMPLE_POLICY, build_sample
-from tests.runtime import Function, find_python, function, make_image, tree_hash
+from tests.runtime import Function, function, tree_hash
 from tests.seaweed import BUCKET, Obs, obs_on
 from tests.test_architecture import imports_of
 from tests.test_handler import http, timer
@@ -53,20 +52,10 @@ class Story(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def python() -> str:
-    found = find_python("3.10")
-    if not found:
-        pytest.skip("there is no CPython 3.10 for x86_64, the runtime of template.yml, on this machine")
-    return found
-
-
-@pytest.fixture(scope="module")
-def story(built: Path, python: str, s3_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+def story(
+    built: Path, image: Path, python: str, s3_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Story]:
     directory = tmp_path_factory.mktemp("runtime")
-    try:
-        make_image(directory / "image")
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"the image's packages cannot be had: {error.stderr[-200:]}")
     with ExitStack() as stack:
         estate = build_sample(datetime.now(timezone.utc), 0)
         estate.security_token = "security-token-of-the-test"
@@ -75,9 +64,7 @@ def story(built: Path, python: str, s3_port: int, tmp_path_factory: pytest.TempP
         obs = stack.enter_context(obs_on(s3_port))
         obs.keys = {estate.access_key: (estate.secret_key, estate.security_token)}
         (directory / "function").mkdir()
-        instance = stack.enter_context(
-            function(built / package.ZIP, directory / "image", python, directory / "function")
-        )
+        instance = stack.enter_context(function(built / package.ZIP, image, python, directory / "function"))
         sources = run_sources(server.environment(), directory / "sources")
         yield tell(Story(estate, obs, service, instance, sources, {}, {}, ("", ""), None), server.url)
 
