@@ -183,7 +183,7 @@ def test_a_run_limited_in_scope_leaves_the_rest_as_it_was(world):
     assert {key: finding for key, finding in after.items() if finding["gateway"]["id"] == "two"} == before
     assert [f["status"] for f in after.values() if f["gateway"]["id"] == "one"] == ["resolved"] * 2
     assert len([line for line in world.lines("connections.ndjson.gz") if line["gateway_id"] == "two"]) == 2
-    assert world.manifest()["scope"] == {"gateways": ["one"], "rules": []}
+    assert world.manifest()["scope"] == {"gateways": ["one"], "rules": [], "targets": []}
     assert not any(entry["state"] == "not_covered" for entry in world.manifest()["coverage"])
 
     two.change(two.connections[0].id, status="accepted")

@@ -44,7 +44,7 @@ def test_one_targets_trouble_is_its_own(lands: Lands, fault: Any, kind: Any) -> 
     lands.run()
     before = lands.findings()
     lands.estates[1].fail(fault, kind=kind, times=None)
-    outcome = lands.run(settings=lands.settings(AUDIT_TIME_LIMIT="60"))
+    outcome = lands.run(settings=lands.settings(AUDIT_TIME_LIMIT="12"))
     assert outcome.summary.exit_code == 3
     found = states(outcome)
     assert {key: count for key, count in found.items() if key[0] != "1"} == {(n, "complete"): 3 for n in "023"}
