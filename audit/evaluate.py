@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from audit.model import ESTATE, FIRST_READING, NOT_ALL_READ, TURNED_OFF, Connection, GatewayRef, build_uid
-from audit.ruleset.compiled import Bindings, Check, compile_checks
+from audit.ruleset.compiled import Bindings, compile_conditions
 from audit.ruleset.explain import Explanation, explain
-from audit.ruleset.language import COUNTS, FALSE, Test
+from audit.ruleset.language import COUNTS, Test
 from audit.ruleset.parse import fields_in
 from audit.ruleset.program import BoundRule, Program
 from audit.subjects import Change, Scene, compare, count_groups, describe
@@ -98,10 +98,10 @@ class Judge:
         self._in_force: dict[tuple[int, ...], tuple[BoundRule, ...]] = {}
         self._programs: dict[tuple[tuple[int, ...], frozenset[str]], Program] = {}
         bindings = Bindings({}, policy.lists, now)
-        self._overrides = compile_checks([Check(override.match, FALSE, bindings) for override in policy.overrides])
+        self._overrides = compile_conditions([(override.match, bindings) for override in policy.overrides])
         self._waivers = {rule.id: tuple(w for w in policy.waivers if w.rule == rule.id) for rule in rules}
         self._waive = {
-            rule.id: compile_checks([Check(w.match, FALSE, bindings) for w in waivers], groups=rule.each == "group")
+            rule.id: compile_conditions([(w.match, bindings) for w in waivers], groups=rule.each == "group")
             for rule in rules
             if (waivers := self._waivers[rule.id])
         }

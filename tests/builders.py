@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from audit.model import Connection, EndpointConnection, Finding, Gateway, GatewayRef, build_uid
-from audit.ruleset.compiled import compile_checks
+from audit.ruleset.compiled import compile_conditions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,4 +79,4 @@ def finding(rule_id: str = "r1", connection_id: str = "c1", on: Gateway = GATEWA
 
 def compile_rules(rules: Sequence[BoundRule]) -> Compiled:
     """Fuse rules about one kind of subject, as a program does."""
-    return compile_checks([bound.check for bound in rules])
+    return compile_conditions([bound.condition for bound in rules])

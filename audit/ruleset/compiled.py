@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence  # noqa: TC003  (fields)
+from collections.abc import Callable, Iterable, Mapping  # noqa: TC003  (fields)
 from datetime import datetime  # noqa: TC003  (a field)
 from typing import TYPE_CHECKING, Any
 
@@ -46,31 +46,22 @@ class Bindings(msgspec.Struct, frozen=True):
         return value
 
 
-class Check(msgspec.Struct, frozen=True):
-    """Finds each subject that `when` chooses and for which `require` does not hold."""
-
-    when: Predicate
-    require: Predicate
-    bindings: Bindings
-
-
 class Compiled(msgspec.Struct, frozen=True):
-    """`find(subjects, gateway)` returns each subject that is found with the number of the check that finds it."""
+    """`find(subjects, gateway)` returns each subject for which a condition holds, with the number of that condition."""
 
     source: str
     find: Callable[[Iterable[Any], Gateway | None], list[tuple[Any, int]]]
 
 
-def compile_checks(checks: Sequence[Check], *, groups: bool = False) -> Compiled:
-    """Fuse checks of one kind of subject into one function.
+def compile_conditions(conditions: Iterable[tuple[Predicate, Bindings]], *, groups: bool = False) -> Compiled:
+    """Fuse conditions on one kind of subject into one function.
 
     Fields are attributes of a subject; `groups` are mappings, which have their gateway's fields themselves.
     """
     writer = _Writer(groups)
     lines = [
-        f"if {writer.condition(check.when, check.bindings)} and not {writer.condition(check.require, check.bindings)}:"
-        f" hit((subject, {number}))"
-        for number, check in enumerate(checks)
+        f"if {writer.condition(predicate, bindings)}: hit((subject, {number}))"
+        for number, (predicate, bindings) in enumerate(conditions)
     ]
     source = "\n".join(
         [

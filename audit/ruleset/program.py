@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from audit.ruleset.compiled import Bindings, Check, Compiled, compile_checks
-from audit.ruleset.language import FALSE, TRUE, Test
+from audit.ruleset.compiled import Bindings, Compiled, compile_conditions
+from audit.ruleset.language import All, Not, Predicate, Test
 from audit.ruleset.parse import Rule  # noqa: TC001  (a field)
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ class BoundRule(msgspec.Struct, frozen=True, dict=True):
         return self._fill(self.rule.require_json)
 
     @property
-    def check(self) -> Check:
-        """What is compiled: of a rule about groups only the choice of the connections that make them."""
+    def condition(self) -> tuple[Predicate, Bindings]:
+        """What a subject that breaks it meets; of a rule about groups, what the connections meet that make them."""
         rule = self.rule
-        return Check(rule.when, FALSE if rule.each == "group" else rule.require, self.bindings)
+        return rule.when if rule.each == "group" else All((rule.when, Not(rule.require))), self.bindings
 
     @cached_property
     def _of_groups(self) -> Compiled:
-        return compile_checks([Check(TRUE, self.rule.require, self.bindings)], groups=True)
+        return compile_conditions([(Not(self.rule.require), self.bindings)], groups=True)
 
     def find_broken(self, groups: Iterable[Group]) -> list[Group]:
         """Find the groups that break a rule about groups."""
@@ -72,7 +72,7 @@ class Program:
     def __init__(self, rules: Sequence[BoundRule]) -> None:
         def about(*subjects: str) -> tuple[list[BoundRule], Compiled]:
             chosen = [bound for bound in rules if bound.rule.each in subjects]
-            return chosen, compile_checks([bound.check for bound in chosen])
+            return chosen, compile_conditions([bound.condition for bound in chosen])
 
         self._connections = about("connection", "group")
         self._gateways = about("gateway")
