@@ -72,17 +72,14 @@ def why_not(rule: Rule, reading: Reading, *, is_known: bool) -> str:
         return FIRST_READING
     if reading.permissions is None and "gateway.permissions" in rule.fields:
         return "its permissions were not read"
-    counts_hold = reading.is_whole or not rule.fields & COUNTS or _is_maximum(rule)
-    return "" if counts_hold else "it was read in part, so that counts are too low"
+    return "it was read in part, so that counts are too low" if not reading.is_whole and _needs_all(rule) else ""
 
 
-def _is_maximum(rule: Rule) -> bool:
-    """Whether a rule only sets a maximum to one count, so that what was not seen cannot make it pass."""
+def _needs_all(rule: Rule) -> bool:
+    """Whether counts must be whole; not where one has only a maximum, which what was not seen cannot bring down."""
     only = rule.require
     is_maximum = isinstance(only, Test) and only.keyword == "maximum" and len(fields_in(only)) == 1
-    chosen = fields_in(rule.when)
-    when = rule.full_names(chosen) if rule.each == "gateway" else chosen
-    return is_maximum and len(rule.fields & COUNTS) == 1 and not when & COUNTS
+    return bool((rule.when_fields if is_maximum else rule.fields) & COUNTS)
 
 
 class Judge:
@@ -151,8 +148,7 @@ class Judge:
         failed: dict[str, str] = {}
         for bound in self._bind(()):
             rule = bound.rule
-            too_low = rule.id in limited and rule.fields & COUNTS and not _is_maximum(rule)
-            if rule.id not in self._groups or too_low:
+            if rule.id not in self._groups or (rule.id in limited and _needs_all(rule)):
                 continue
             self._unknown = COUNTS if rule.id in limited else frozenset()
             try:

@@ -27,7 +27,7 @@ from audit.times import canonical_time, parse_distance
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from audit.ruleset.language import FieldType, Predicate
+    from audit.ruleset.language import Predicate
     from audit.ruleset.problems import Node
 
 _KINDS = ("param", "list", "field")
@@ -148,7 +148,8 @@ class ConditionReader(msgspec.Struct, frozen=True):
 
     def _ref(self, field: Field, keyword: str, node: Node) -> Ref | None:
         """Read a value that is named; None, and a note, where there is no such value or it does not fit."""
-        allowed = REFS[KEYWORDS[keyword].takes]
+        takes = KEYWORDS[keyword].takes
+        allowed, wanted = REFS[takes], "texts" if takes == "values" else field.type
         kind, name = next(iter(node.value.items()), ("", ""))
         at = node.at(kind, name)
         if len(node.value) != 1 or not isinstance(name, str):
@@ -163,16 +164,11 @@ class ConditionReader(msgspec.Struct, frozen=True):
             at.note(unknown("parameter", name, self.params or ()))
         elif kind == "field" and name not in self.fields:
             at.note(unknown("field", name, self.fields))
-        elif kind == "field" and self.fields[name].type != (wanted := _type_beside(field, keyword)):
+        elif kind == "field" and self.fields[name].type != wanted:
             at.note(f'"{name}" is of type {self.fields[name].type}; a field of type {wanted} is wanted')
         else:
             return Ref(kind, name)
         return None
-
-
-def _type_beside(field: Field, keyword: str) -> FieldType:
-    """Say of which type another field must be to stand in a condition on this one."""
-    return "texts" if KEYWORDS[keyword].takes == "values" else field.type
 
 
 def _all(terms: Sequence[Predicate]) -> Predicate:

@@ -72,15 +72,11 @@ def _rule_files(rules_dir: Path, policy_file: Path | None, problems: list[str]) 
     for path in files:
         if path.suffix != ".json":
             Place(str(path), problems).note('the name of a rule ends in ".json", in lower case')
-    known = {POLICY_NAME} if policy_file is None else {POLICY_NAME, policy_file.name}
-    files = [path for path in files if path.name not in known or not _is_policy(path, policy_file)]
+    policy = policy_file and policy_file.absolute()
+    files = [path for path in files if path.name != POLICY_NAME and path.absolute() != policy]
     if not files:
         place.note("there is no rule (*.json) in this directory")
     return files
-
-
-def _is_policy(path: Path, policy_file: Path | None) -> bool:
-    return path.name == POLICY_NAME or (policy_file is not None and path.absolute() == policy_file.absolute())
 
 
 def _load_rule(path: Path, problems: list[str]) -> Rule | None:

@@ -29,7 +29,7 @@ from audit.times import resolve_time
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from audit.ruleset.language import Field, Scalar
+    from audit.ruleset.language import Field, RefKind, Scalar
 
     Given = Mapping[str, Scalar | tuple[str, ...]]
     from audit.ruleset.problems import Place
@@ -105,11 +105,14 @@ class Rule(msgspec.Struct, frozen=True):
 
     @property
     def fields(self) -> frozenset[str]:
-        """The fields that it reads, named as a rule about connections names them; counters are of the `group`."""
+        """The fields that it reads, by their full names."""
+        return self.full_names({*fields_in(self.require), *self.keys}) | self.when_fields
+
+    @property
+    def when_fields(self) -> frozenset[str]:
+        """Those of the fields that `when` reads."""
         chosen = fields_in(self.when)
-        if self.each == "gateway":
-            chosen = set(self.full_names(chosen))
-        return self.full_names({*fields_in(self.require), *self.keys}) | chosen
+        return self.full_names(chosen) if self.each == "gateway" else chosen
 
     def full_names(self, names: Iterable[str]) -> frozenset[str]:
         """Name fields of its subject as a rule about connections names them; counters are of the `group`."""
@@ -119,7 +122,7 @@ class Rule(msgspec.Struct, frozen=True):
     @property
     def lists(self) -> frozenset[str]:
         """The lists of the policy that it reads."""
-        return frozenset(lists_in(self.when) | lists_in(self.require))
+        return lists_in(self.when) | lists_in(self.require)
 
     @property
     def spans_gateways(self) -> bool:
@@ -139,18 +142,19 @@ class Rule(msgspec.Struct, frozen=True):
             node.note_any(next(filter(None, problems), ""))
 
 
-def fields_in(predicate: Predicate) -> set[str]:
+def fields_in(predicate: Predicate) -> frozenset[str]:
     """Name the fields that a predicate reads."""
-    tests = tests_of(predicate)
-    return {test.field for test in tests} | {
-        test.value.name for test in tests if isinstance(test.value, Ref) and test.value.kind == "field"
-    }
+    return _named_in(predicate, "field") | {test.field for test in tests_of(predicate)}
 
 
-def lists_in(predicate: Predicate) -> set[str]:
+def lists_in(predicate: Predicate) -> frozenset[str]:
     """Name the lists of the policy that a predicate reads."""
+    return _named_in(predicate, "list")
+
+
+def _named_in(predicate: Predicate, kind: RefKind) -> frozenset[str]:
     values = (test.value for test in tests_of(predicate))
-    return {value.name for value in values if isinstance(value, Ref) and value.kind == "list"}
+    return frozenset(value.name for value in values if isinstance(value, Ref) and value.kind == kind)
 
 
 def parse_rule(value: object, place: Place, rule_id: str, sha256: str = "") -> Rule | None:
@@ -251,11 +255,8 @@ def _read_case(node: Node, rule: Rule, known_lists: Collection[str] | None, note
     members = node.members({**_CASE_KEYS, **extra}, (*_CASE_REQUIRED, *extra))
     members["expect"].choose(_OUTCOMES)
     params, lists = (members[key].entries() for key in ("params", "lists"))
-    given: tuple[Given | None, ...] = ()
-    if rule.each == "group":
-        given = tuple(_read_given(item, rule) for item in members["given"].items("an array of connections"))
-    else:
-        given = (_read_given(members["given"], rule),)
+    subjects = members["given"].items("an array of connections") if rule.each == "group" else [members["given"]]
+    given = [_read_given(subject, rule) for subject in subjects]
     before = _read_given(members["before"], rule) if is_change else None
     if is_change and members["before"].value is None and members["given"].value is None:
         node.note('one of "before" and "given" must be a connection')
