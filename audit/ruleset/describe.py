@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from audit.ruleset.explain import show
+from audit.ruleset.explain import show, show_wanted
 from audit.ruleset.language import FALSE, KEYWORDS, TRUE, All, Not, Ref, Test
 from audit.text import printable
-from audit.times import describe_duration, parse_distance
+from audit.times import parse_distance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -72,38 +72,29 @@ def _condition(test: Test, params: Mapping[str, Scalar], *, holds: bool) -> str:
     phrase = keyword.says if holds else keyword.denies
     # What fails for null holds for it when it is denied.
     tail = " (or is null)" if keyword.needs_value and not holds else ""
-    if isinstance(value, Ref) and value.kind == "field":
-        names = {"value": f"the same as {value.name}", "values": f"in {value.name}"}
-        return phrase.format(names.get(keyword.takes, value.name)) + tail
-    if isinstance(value, Ref) and value.kind == "list":
-        return phrase.format(f"in the list {show(value.name)}") + tail
-    if isinstance(value, Ref):
+    if isinstance(value, Ref) and value.kind == "param":
         value, tail = params[value.name], f" ({value.name}){tail}"
-    if keyword.takes == "duration":
-        distance = parse_distance(value)
-        if distance <= timedelta():
-            phrase = _AGES[test.keyword][holds][distance == timedelta()]
-        return phrase.format(describe_duration(abs(distance))) + tail
-    one_of = "one of " if keyword.takes == "values" and len(value) > 1 else ""
-    return phrase.format(one_of + show(value)) + tail
+    if keyword.takes == "duration" and (distance := parse_distance(value)) <= timedelta():
+        phrase = _AGES[test.keyword][holds][distance == timedelta()]
+    if isinstance(value, tuple) and len(value) == 1:
+        return phrase.format(show(value)) + tail
+    return phrase.format(show_wanted(value, keyword.takes)) + tail
 
 
 def explain_rule(rule: Rule, rule_set: RuleSet, now: str) -> str:
     """Show a rule: what it demands, why, what to do, and the values in force with where each comes from."""
     policy = rule_set.policy
-    applied = policy.apply(rule)
-    params = applied[1] if applied else {}
+    of_policy = policy.params.get(rule.id, {})
+    params = {**rule.params, **of_policy}
     lines = [f"{rule.id}: {rule.title}", "", describe_rule(rule, params), ""]
-    controls = "; ".join(f"{framework} {', '.join(ids)}" for framework, ids in rule.controls.items())
     facts = {
         "why": rule.description,
         "what to do": rule.remediation,
-        "controls": controls,
+        "controls": "; ".join(f"{framework} {', '.join(ids)}" for framework, ids in rule.controls.items()),
         "tags": ", ".join(rule.tags),
     }
     lines += [f"{name}: {text}" for name, text in facts.items() if text]
     lines += ["", "in force", f"  severity: {rule.severity} (the rule's own)"]
-    of_policy = policy.params.get(rule.id, {})
     for name, value in params.items():
         source = f"from the policy; the rule's own is {rule.params[name]}" if name in of_policy else "the rule's own"
         lines.append(f"  {name}: {value} ({source})")

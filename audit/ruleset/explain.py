@@ -102,7 +102,8 @@ class _Facts(msgspec.Struct, frozen=True):
         if test.keyword == "const" and not wanted and not isinstance(written, Ref):
             demand = "not allowed" if actual is not None else ""
         else:
-            demand = (keyword.must if wanted else keyword.must_not).format(self._show_wanted(written, keyword.takes))
+            demanded = show_wanted(written, keyword.takes) + self._aside(written)
+            demand = (keyword.must if wanted else keyword.must_not).format(demanded)
         if actual is None:
             return f"{test.field} is absent or unreadable", demand
         if keyword.takes == "duration":
@@ -125,16 +126,14 @@ class _Facts(msgspec.Struct, frozen=True):
             return f"{words} for {shown}", demand
         return f"{test.field} was {shown} ago", demand
 
-    def _show_wanted(self, written: Any, takes: Takes) -> str:  # noqa: ANN401  (as in the rule)
-        if isinstance(written, Ref):
-            if written.kind == "field":
-                word = {"value": "the same as ", "values": "in "}.get(takes, "")
-                return f"{word}{written.name} ({show(self.value(written.name))})"
-            entries = len(self.bound.bindings.lists[written.name])
-            return f"in the list {show(written.name)} ({entries} {'entry' if entries == 1 else 'entries'})"
-        if takes == "duration":
-            return describe_duration(abs(parse_distance(written)))
-        return f"one of {show(written)}" if takes == "values" else show(written)
+    def _aside(self, written: object) -> str:
+        """Say what stands behind a name."""
+        if not isinstance(written, Ref):
+            return ""
+        if written.kind == "field":
+            return f" ({show(self.value(written.name))})"
+        entries = len(self.bound.bindings.lists[written.name])
+        return f" ({entries} {'entry' if entries == 1 else 'entries'})"
 
 
 def _join(faults: list[Fault], word: str, between: str = "; ") -> str:
@@ -143,6 +142,17 @@ def _join(faults: list[Fault], word: str, between: str = "; ") -> str:
     for fact, demand in faults:
         demands.setdefault(fact, {}).update({demand: None} if demand else {})
     return between.join(f"{fact}; {word.join(wanted)}" if wanted else fact for fact, wanted in demands.items())
+
+
+def show_wanted(written: Any, takes: Takes) -> str:  # noqa: ANN401  (as in the rule)
+    """Write what a condition compares with; of another field or a list, its name."""
+    if isinstance(written, Ref):
+        if written.kind == "list":
+            return f"in the list {show(written.name)}"
+        return {"value": "the same as ", "values": "in "}.get(takes, "") + written.name
+    if takes == "duration":
+        return describe_duration(abs(parse_distance(written)))
+    return f"one of {show(written)}" if takes == "values" else show(written)
 
 
 def show(value: object) -> str:
