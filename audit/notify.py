@@ -142,13 +142,13 @@ class Message(msgspec.Struct, frozen=True):
 def decide(told: Told, standing: Standing, wishes: Wishes = NO_WISHES) -> tuple[Message | None, Told]:
     """Build the message that is due, None for silence, and the record to keep: once it was taken, or at once."""
     floor, extent = _rank(wishes.min_severity), standing.extent
-    events = {uid: event.mark for uid, event in standing.events.items()}
-    record = msgspec.structs.replace(
+    marks = {uid: event.mark for uid, event in standing.events.items()}
+    record = replace(
         told,
         findings={uid: severity for uid, severity in standing.open.items() if _rank(severity) >= floor},
         waived=sorted(uid for uid, severity in standing.waived.items() if _rank(severity) >= floor),
-        events=events,
-        not_covered=_not_covered(told, standing.extent),
+        events=marks,
+        not_covered=_not_covered(told, extent),
         not_evaluated=sorted(extent.idle | ((extent.untouched | extent.narrowed) & set(told.not_evaluated))),
     )
     known = told.events or {}
@@ -159,9 +159,8 @@ def decide(told: Told, standing: Standing, wishes: Wishes = NO_WISHES) -> tuple[
     reminder = _reminder(told, record, standing, wishes)
     if told.told_at is not None and not any(news.values()) and not reminder:
         # What was resolved without a word would otherwise not be new when it comes back.
-        return None, msgspec.structs.replace(told, findings=record.findings) if changes["resolved"] else told
-    marks = sorted(events.get(uid, "") + uid for uid in fresh)
-    record = msgspec.structs.replace(
+        return None, replace(told, findings=record.findings) if changes["resolved"] else told
+    record = replace(
         record,
         run_id=standing.run_id,
         manifest_sha256=standing.manifest_sha256,
@@ -169,7 +168,7 @@ def decide(told: Told, standing: Standing, wishes: Wishes = NO_WISHES) -> tuple[
         trouble="",
         failure="",
         owed=[],
-        delivery_id=_delivery_id(standing.store, told, record, marks),
+        delivery_id=_delivery_id(standing.store, told, record, sorted(marks.get(uid, "") + uid for uid in fresh)),
     )
     message = _build(record, standing, changes, floor, fresh, set(record.waived) - set(told.waived))
     if reminder and not any(news.values()):
@@ -193,7 +192,7 @@ def begin(told: Told, standing: Standing) -> Told:
     if told.events is not None:
         return told
     over = {uid: event.mark for uid, event in standing.events.items() if not event.is_recent}
-    return msgspec.structs.replace(told, events=over)
+    return replace(told, events=over)
 
 
 def trouble_message(
@@ -205,8 +204,8 @@ def trouble_message(
     """
     if told.trouble == kind:
         return None
-    record = msgspec.structs.replace(told, trouble=kind, told_at=now)
-    record = msgspec.structs.replace(record, delivery_id=_delivery_id(store, told, record))
+    record = replace(told, trouble=kind, told_at=now)
+    record = replace(record, delivery_id=_delivery_id(store, told, record))
     headline = f"audit failed: {trouble}"
     message = Message(record.delivery_id, told.receiver, run_id, now, headline, {}, {}, (), 0, (trouble,), None)
     return message, record
@@ -229,13 +228,13 @@ def _name(entry: Coverage) -> str:
 
 def _changes(told: Told, record: Told, standing: Standing) -> dict[str, int]:
     before, after, excused = told.findings, record.findings, set(told.waived)
-    worse = (uid for uid in after if uid in before and _rank(after[uid]) > _rank(before[uid]))
+    unknown = after.keys() - before.keys() - excused
     return {
         "working again": int(bool(told.trouble)),
-        "new": len(after.keys() - before.keys() - excused - standing.reopened),
-        "reopened": len((after.keys() - before.keys() - excused) & standing.reopened),
+        "new": len(unknown - standing.reopened),
+        "reopened": len(unknown & standing.reopened),
         "waiver ended": len(after.keys() & excused),
-        "more severe": sum(1 for _ in worse),
+        "more severe": sum(_rank(after[uid]) > _rank(before[uid]) for uid in after.keys() & before.keys()),
         # Held against all that is open: what became less severe than this receiver hears of is not resolved.
         "resolved": len(before.keys() - standing.open.keys() - standing.waived.keys()),
         "waived": len(set(record.waived) - excused),
@@ -254,7 +253,7 @@ def _delivery_id(store: str, told: Told, record: Told, events: Sequence[str] = (
     """Name what is told, after what was told before: repeated by a retry or a rerun, by nothing that comes later."""
     news = [sorted(record.findings.items()), record.waived, events]
     news += [record.not_covered, record.not_evaluated, record.trouble]
-    resolved: Collection[str] = sorted(told.findings.keys() - record.findings.keys())
+    resolved = sorted(told.findings.keys() - record.findings.keys())
     return sha256(msgspec.json.encode([store, told.receiver, told.delivery_id, resolved, *news])).hexdigest()[:32]
 
 
