@@ -39,7 +39,8 @@ def coverage_lines(coverage: Iterable[Coverage]) -> list[str]:
     read = sum(1 for entry in gateways if entry.state == "complete")
     connections = count(sum(entry.connections for entry in gateways), "connection")
     lines = [f"coverage  {read} of {count(len(gateways), 'gateway')} read completely, {connections}"]
-    lines += [f"          {_gap(entry)}" for entry in entries if entry.state != "complete"]
+    gaps = (f"{e.state.replace('_', ' ')}: {name_entry(e)}: {e.reason}" for e in entries if e.state != "complete")
+    lines += [f"          {printable(gap)}" for gap in gaps]
     unjudged: Counter[tuple[str, tuple[str, ...]]] = Counter()
     for told in (entry.not_evaluated for entry in gateways):
         unjudged.update((why, tuple(rule for rule in told if told[rule] == why)) for why in set(told.values()))
@@ -95,10 +96,13 @@ def render_findings(findings: Sequence[Finding], *, table: bool) -> str:
     """Draw a table, or for pipes a line each: severity, status, rule, gateway, connection, what is wrong."""
     if table and findings:
         return _draw_table(findings)
-    lines = (
-        [f.severity, state(f), f.rule_id, *map(printable, (place(f), about(f) or "-", f.message))] for f in findings
-    )
-    return "".join("\t".join(line) + "\n" for line in lines)
+    return "".join(line_of(finding, state(finding)) for finding in findings)
+
+
+def line_of(finding: Finding, status: str) -> str:
+    """Write a line for pipes."""
+    cells = (finding.severity, status, finding.rule_id, place(finding), about(finding) or "-", finding.message)
+    return "\t".join(map(printable, cells)) + "\n"
 
 
 def _draw_table(findings: Iterable[Finding]) -> str:
@@ -162,8 +166,6 @@ def render_check(results: Iterable[Mapping[str, Any]], failed: int) -> str:
     return "\n".join([*lines, f"{count(rules, 'rule')}, {failed} failed\n"])
 
 
-def _gap(entry: Coverage) -> str:
-    return printable(f"{entry.state.replace('_', ' ')}: {name_entry(entry)}: {entry.reason}")
 
 
 def name_entry(entry: Coverage) -> str:

@@ -24,16 +24,11 @@ _MOST_DIFFERENCES = 100
 def render_differences(changed: Iterable[Difference], targets: TargetNames) -> str:
     """Say what became of findings between two runs, a line each."""
     lines = (
-        [
-            f.severity,
-            f"{then or '-'} -> {console.state(f)}",
-            f.rule_id,
-            *map(printable, (console.place(f), console.about(f) or "-", f.message)),
-        ]
-        for then, finding in changed
-        for f in name_findings([finding], targets)
+        console.line_of(finding, f"{then or '-'} -> {console.state(finding)}")
+        for then, changed_one in changed
+        for finding in name_findings([changed_one], targets)
     )
-    return "".join("\t".join(line) + "\n" for line in lines) or "nothing changed\n"
+    return "".join(lines) or "nothing changed\n"
 
 
 def render_report(manifest: Manifest, sha256: str, findings: Sequence[Finding], *, table: bool) -> str:
