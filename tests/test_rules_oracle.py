@@ -23,13 +23,14 @@ from jsonschema.validators import extend
 from msgspec.structs import replace
 
 from audit.model import Connection, Gateway
-from audit.ruleset import compiled, schema
+from audit.ruleset import compiled
 from audit.ruleset.compiled import Bindings
 from audit.ruleset.language import CHANGES, CONNECTION_STATUSES, KEYWORDS, SUBJECTS, AnyOf, Field, required_of
 from audit.ruleset.parse import Rule, parse_rule
 from audit.ruleset.problems import Place
 from audit.ruleset.program import BoundRule, Program
 from audit.subjects import Change, Scene
+from tests import rule_schemas
 from tests.builders import compile_rules
 
 if TYPE_CHECKING:
@@ -385,7 +386,7 @@ def test_they_agree_on_every_field(name):
 @given(EXAMPLES)
 def test_what_is_desugared_is_json_schema_and_the_rules_meet_the_published_one(example):
     """The oracle is given no schema that `jsonschema` would only pretend to understand."""
-    published = Draft202012Validator(schema.build_rule_schema())
+    published = Draft202012Validator(rule_schemas.build_rule_schema())
     for when, require, values in example.rules:
         Draft202012Validator.check_schema(desugar(when, values))
         Draft202012Validator.check_schema(desugar(require, values))

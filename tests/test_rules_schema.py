@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from audit.ruleset import conditions, language, schema
+from audit.ruleset import conditions, language
 from audit.ruleset.language import (
     CONNECTION_STATUSES,
     GROUP_KEYS,
@@ -29,11 +30,12 @@ from audit.ruleset.language import (
 from audit.ruleset.parse import parse_rule
 from audit.ruleset.policy import parse_policy
 from audit.ruleset.problems import Place
+from tests import rule_schemas as schema
 from tests.test_rules_parse import JSON
 from tests.test_rules_parse import RULE as OTHER_RULE
 
-DIRECTORY = Path(schema.__file__).parent
-RULES = DIRECTORY.parents[1] / "rules"
+ROOT = Path(__file__).parents[1]
+RULES = ROOT / "rules"
 SHIPPED = sorted(path for path in RULES.glob("*.json") if path.name != "policy.json")
 RULE: dict[str, Any] = json.loads((RULES / "pending-too-long.json").read_text())
 GROUP_RULE: dict[str, Any] = {
@@ -152,16 +154,18 @@ def places_in(value: Any) -> list[list[str | int]]:
 
 @pytest.mark.parametrize("name", schema.SCHEMAS)
 def test_the_files_are_what_is_generated(name):
-    """Mended by `python -m audit.ruleset.schema`."""
-    assert (DIRECTORY / name).read_text() == schema.render_schema(schema.SCHEMAS[name]())
+    """Mended by `python -m tests.rule_schemas`."""
+    assert (ROOT / "audit/ruleset" / name).read_text() == schema.render_schema(schema.SCHEMAS[name]())
 
 
 def test_the_command_writes_the_files(tmp_path):
-    """It says nothing, and writes beside its module: here, beside a copy of it."""
-    for name in ("__init__.py", "schema.py"):
-        (tmp_path / name).write_text((DIRECTORY / name).read_text())
-    subprocess.run([sys.executable, tmp_path / "schema.py"], cwd=RULES.parent, env={"PYTHONPATH": "."}, check=True)
-    written = {path.name: path.read_text() for path in tmp_path.glob("*.json")}
+    """Into the rules' language: here, into a copy of it."""
+    shutil.copytree(ROOT / "audit", tmp_path / "audit", ignore=shutil.ignore_patterns("*.json", "__pycache__"))
+    (tmp_path / "tests").mkdir()
+    shutil.copy(schema.__file__, tmp_path / "tests")
+    command = [sys.executable, "-m", "tests.rule_schemas"]
+    assert subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout == b""
+    written = {path.name: path.read_text() for path in (tmp_path / "audit/ruleset").glob("*.json")}
     assert written == {name: schema.render_schema(build()) for name, build in schema.SCHEMAS.items()}
 
 
@@ -170,7 +174,7 @@ def test_every_shipped_rule_names_its_schema_and_meets_it(path):
     """An editor finds the schema by the first line of the file."""
     value = json.loads(path.read_text())
     assert next(iter(value)) == "$schema"
-    assert (RULES / value["$schema"]).resolve() == DIRECTORY / "rule.schema.json"
+    assert (RULES / value["$schema"]).resolve() == ROOT / "audit/ruleset/rule.schema.json"
     assert errors_of_rule(value) == []
 
 
@@ -178,7 +182,7 @@ def test_the_shipped_policy_names_its_schema_and_meets_it():
     """As the rules do."""
     value = json.loads((RULES / "policy.json").read_text())
     assert next(iter(value)) == "$schema"
-    assert (RULES / value["$schema"]).resolve() == DIRECTORY / "policy.schema.json"
+    assert (RULES / value["$schema"]).resolve() == ROOT / "audit/ruleset/policy.schema.json"
     assert errors_of_policy(value) == []
 
 

@@ -1,7 +1,7 @@
 """The published JSON Schemas of a rule and of the policy, made from the tables of the language, for editors.
 
 They refuse nothing that the loader takes. The loader refuses more: names that do not exist, rules without sense, days
-that no calendar has. `python -m audit.ruleset.schema` writes both files beside this module.
+that no calendar has. `python -m tests.rule_schemas` writes both files into `audit/ruleset`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _closed(known: Mapping[str, Any], schemas: Mapping[str, Schema], required: I
     return {"type": "object", "required": list(required), "additionalProperties": False, "properties": properties}
 
 
-_DURATION, _INSTANT = times._DURATION.pattern, times._CANONICAL.pattern  # noqa: SLF001  (the loader's own)
+_DURATION, _INSTANT = times._DURATION.pattern, times._CANONICAL.pattern
 _TEXT: Schema = {"type": "string", "pattern": r"\S"}
 _TRIMMED: Schema = {"type": "string", "pattern": _pattern(r"\S([\s\S]*\S)?")}
 _TEXTS: Schema = {"type": "array", "items": _TRIMMED, "uniqueItems": True}
@@ -97,7 +97,7 @@ _RULE_KEYS: Mapping[str, Schema] = {
         "minItems": 1,
         "allOf": [
             {"contains": {"type": "object", "properties": {"expect": {"const": outcome}}, "required": ["expect"]}}
-            for outcome in parse._OUTCOMES  # noqa: SLF001  (the loader's own)
+            for outcome in parse._OUTCOMES
         ],
         "description": "examples that the rule itself must pass: at least one finding and one pass",
     },
@@ -105,7 +105,7 @@ _RULE_KEYS: Mapping[str, Schema] = {
 _CASE_KEYS: Mapping[str, Schema] = {
     "name": {**_TEXT, "description": "what is special about it"},
     "before": {"description": "the fields that matter of the connection as it was; null: there was none"},
-    "expect": {"enum": list(parse._OUTCOMES), "description": "what must come of it"},  # noqa: SLF001
+    "expect": {"enum": list(parse._OUTCOMES), "description": "what must come of it"},
     "params": {**_PARAMS, "description": "parameters for this case only"},
     "lists": {**_LISTS, "description": "lists of the policy for this case only; without it they are empty"},
 }
@@ -157,12 +157,12 @@ _POLICY_KEYS: Mapping[str, Schema] = {
     },
     "overrides": {
         "type": "array",
-        "items": {**_closed(policy._OVERRIDE_KEYS, _OVERRIDE_KEYS, ["match"]), **_CHANGES_SOMETHING},  # noqa: SLF001
+        "items": {**_closed(policy._OVERRIDE_KEYS, _OVERRIDE_KEYS, ["match"]), **_CHANGES_SOMETHING},
         "description": "what is otherwise for some gateways; a later entry wins",
     },
     "waivers": {
         "type": "array",
-        "items": _closed(policy._WAIVER_KEYS, _WAIVER_KEYS, policy._WAIVER_REQUIRED),  # noqa: SLF001
+        "items": _closed(policy._WAIVER_KEYS, _WAIVER_KEYS, policy._WAIVER_REQUIRED),
         "description": "accepted exceptions to rules: what they match is still found, as waived",
     },
 }
@@ -176,7 +176,7 @@ def build_rule_schema() -> Schema:
         "$schema": _DRAFT,
         "title": "Rule of apig-vpcep-audit",
         "description": "For each subject, when P, require Q.",
-        **_closed(parse._KEYS, keys, parse._REQUIRED),  # noqa: SLF001  (the loader's own)
+        **_closed(parse._KEYS, keys, parse._REQUIRED),
         "allOf": [_branch(each) for each in SUBJECTS],
         "$defs": {
             **{name: schema for scope in scopes for name, schema in scope.definitions().items()},
@@ -195,7 +195,7 @@ def build_policy_schema() -> Schema:
         "$schema": _DRAFT,
         "title": "Policy of apig-vpcep-audit",
         "description": "The values of a site.",
-        **_closed(policy._KEYS, _POLICY_KEYS),  # noqa: SLF001  (the loader's own)
+        **_closed(policy._KEYS, _POLICY_KEYS),
         "$defs": _Scope("override", LISTED, named).definitions() | _Scope("waiver", findings, named).definitions(),
     }
 
@@ -221,14 +221,14 @@ def _branch(each: str) -> Schema:
 def _case(each: str) -> Schema:
     """Build a test case: a subject, the connections that make groups, or a connection before and after."""
     is_change = each == "change"
-    extra = parse._BEFORE if is_change else {}  # noqa: SLF001  (the loader's own)
+    extra = parse._BEFORE if is_change else {}
     given = {"type": ["object", "null"] if is_change else "object", **_ref(f"{_GIVEN_AS.get(each, each)}-given")}
     keys = {**_CASE_KEYS, "before": {**given, **_CASE_KEYS["before"]}}
     if each == "group":
         given = {"type": "array", "minItems": 1, "items": given}
     meaning = _GIVEN_MEANINGS.get(each, "the fields that matter; all others are filled with harmless values")
     keys["given"] = {**given, "description": meaning}
-    case = _closed({**parse._CASE_KEYS, **extra}, keys, (*parse._CASE_REQUIRED, *extra))  # noqa: SLF001
+    case = _closed({**parse._CASE_KEYS, **extra}, keys, (*parse._CASE_REQUIRED, *extra))
     if is_change:
         case["if"] = {"properties": {"before": {"const": None}}, "required": ["before"]}
         case["then"] = {"properties": {"given": {"type": "object"}}}
@@ -247,7 +247,7 @@ class _Scope(msgspec.Struct, frozen=True):
 
     name: str
     fields: Mapping[str, Field]
-    kinds: tuple[str, ...] = conditions._KINDS  # noqa: SLF001  (the loader's own)
+    kinds: tuple[str, ...] = conditions._KINDS
 
     def definitions(self) -> dict[str, Schema]:
         matchers = {self._matcher_name(name): self._matcher(name) for name in self.fields}
@@ -283,7 +283,9 @@ class _Scope(msgspec.Struct, frozen=True):
     def _matcher(self, name: str) -> Schema:
         """Build what may stand after a field: a value, an array of values, or conditions."""
         field, me = self.fields[name], self.ref(self._matcher_name(name))
-        words = {word: self._condition(field, keyword) for word, keyword in KEYWORDS.items() if _suits(field, keyword)}
+        words = {
+            word: self._condition(field, keyword) for word, keyword in KEYWORDS.items() if field.type in keyword.types
+        }
         properties = {
             **words,
             "not": {"description": "holds when this condition does not", **me},
@@ -313,14 +315,10 @@ class _Scope(msgspec.Struct, frozen=True):
         return {"description": f"holds when the field {keyword.meaning}", **schema}
 
 
-def _suits(field: Field, keyword: Keyword) -> bool:
-    return field.type in keyword.types
-
-
 def _literal(field: Field, keyword: Keyword) -> Schema:
     """Build a written value that a field can be held against."""
-    form = keyword.takes if keyword.takes in conditions._FORMS else field.type  # noqa: SLF001  (as the loader does)
-    types = [_JSON_TYPES[kind] for kind in conditions._FORMS[form][1]]  # noqa: SLF001
+    form = keyword.takes if keyword.takes in conditions._FORMS else field.type
+    types = [_JSON_TYPES[kind] for kind in conditions._FORMS[form][1]]
     schema: Schema = {"type": types + ["null"] * (form == field.type), **_BEYOND_TYPE.get(form, {})}
     if field.values and form == "text":
         schema |= _among(field.values)
@@ -353,11 +351,12 @@ def _reading(field: Field) -> Schema:
     """Build what a test case may say of a field: whatever a reading could hold, so a status may be one yet unknown."""
     schema = _GIVEN.get(field.type)
     if schema is None:
-        types = [_JSON_TYPES[kind] for kind in conditions._FORMS[field.type][1]]  # noqa: SLF001
+        types = [_JSON_TYPES[kind] for kind in conditions._FORMS[field.type][1]]
         schema = {"type": [*types, "null"], **_BEYOND_TYPE.get(field.type, {})}
     return {**schema, **({"examples": list(field.values)} if field.values else {}), "description": field.meaning}
 
 
+DIRECTORY = Path(parse.__file__).parent
 SCHEMAS = {"rule.schema.json": build_rule_schema, "policy.schema.json": build_policy_schema}
 
 
@@ -368,4 +367,4 @@ def render_schema(schema: Schema) -> str:
 
 if __name__ == "__main__":
     for file_name, build in SCHEMAS.items():
-        Path(__file__).with_name(file_name).write_text(render_schema(build()), encoding="utf-8")
+        (DIRECTORY / file_name).write_text(render_schema(build()), encoding="utf-8")
