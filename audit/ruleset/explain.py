@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable  # noqa: TC003  (a table's type)
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
 _LONGEST_VALUE = 80
 _MOST_VALUES = 6
 _STATUS_WORDS = {"pendingAcceptance": "pending", None: "without a readable status"}
-_HOLDS: dict[str, Callable[[Any, Any], bool]] = {
-    name: eval(f"lambda x, k: {keyword.test.format(x='x', k='k')}")  # noqa: S307  (our own table)
-    for name, keyword in KEYWORDS.items()
-}
 
 # What is the case, and what should be: "pending for 49 h", "at most 24 h allowed". The latter may be empty.
 Fault = tuple[str, str]
@@ -39,7 +34,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
 def explain(bound: BoundRule, about: Subject, gateway: Gateway | None) -> Explanation:
     """Explain why a subject that meets `when` breaks `require`; `gateway` is None where it is about no single one."""
-    rule, subject = bound.rule, _Facts(about, gateway, bound)
+    rule, subject = bound.rule, _Facts(about, gateway, bound, bound.met_by(about, gateway))
     fields = [test.field for test in tests_of(rule.require)]
     faults = subject.faults(rule.require, wanted=True)
     if not faults:  # nothing else would help: `"require": false`
@@ -56,6 +51,7 @@ class _Facts(msgspec.Struct, frozen=True):
     about: Subject
     gateway: Gateway | None
     bound: BoundRule
+    met: frozenset[Test]
 
     def value(self, field: str) -> Any:  # noqa: ANN401  (whatever the field holds)
         if isinstance(self.about, dict):
@@ -66,20 +62,11 @@ class _Facts(msgspec.Struct, frozen=True):
         return getattr(getattr(self.about, owner) if owner else self.about, attribute)
 
     def holds(self, predicate: Predicate) -> bool:
+        if isinstance(predicate, Test):
+            return predicate in self.met
         if isinstance(predicate, Not):
             return not self.holds(predicate.term)
-        if not isinstance(predicate, Test):
-            return (all if isinstance(predicate, All) else any)(map(self.holds, predicate.terms))
-        actual, wanted = self.value(predicate.field), self.wanted(predicate)
-        if KEYWORDS[predicate.keyword].needs_value and (actual is None or wanted is None):
-            return False
-        if wanted is None and KEYWORDS[predicate.keyword].takes == "values":
-            return False
-        return _HOLDS[predicate.keyword](actual, wanted)
-
-    def wanted(self, test: Test) -> Any:  # noqa: ANN401  (whatever the keyword compares with)
-        wanted = self.bound.constants[test]
-        return self.value(wanted.name) if isinstance(wanted, Ref) else wanted
+        return (all if isinstance(predicate, All) else any)(map(self.holds, predicate.terms))
 
     def faults(self, predicate: Predicate, *, wanted: bool) -> list[Fault]:
         """Say what would have to be otherwise for the predicate to be as `wanted`; empty where nothing would help."""

@@ -110,11 +110,7 @@ class Keyword(msgspec.Struct, frozen=True):
     meaning: str
 
 
-_TEXT: tuple[FieldType, ...] = ("text",)
-_NUMBER: tuple[FieldType, ...] = ("integer",)
-_TIME: tuple[FieldType, ...] = ("time",)
-_TEXTS: tuple[FieldType, ...] = ("texts",)
-_ANY = (*_TEXT, *_NUMBER, *_TIME)
+_ANY: tuple[FieldType, ...] = ("text", "integer", "time")
 _LIKE = "is like it as a whole; `*` is any text, `?` any one character, every other character itself"
 _MAX_AGE = "lies at most so long before the run, or after it"
 _MIN_AGE = "lies at least so long before the run; `PT0S`: not in the future, `-PT5M`: at most 5 minutes in it"
@@ -128,27 +124,27 @@ KEYWORDS: Mapping[str, Keyword] = {
         "must be {}", "must not be {}", "is {}", "is not {}", "is one of them",
     ),
     "contains": Keyword(
-        _TEXTS, "text", "{k} in {x}", True,
+        ("texts",), "text", "{k} in {x}", True,
         "must hold {}", "must not hold {}", "holds {}", "does not hold {}", "holds it",
     ),
     "like": Keyword(
-        _TEXT, "glob", "{k}({x}) is not None", True,
+        ("text",), "glob", "{k}({x}) is not None", True,
         "must be like {}", "must not be like {}", "is like {}", "is not like {}", _LIKE,
     ),
     "minimum": Keyword(
-        _NUMBER, "number", "{x} >= {k}", True,
+        ("integer",), "number", "{x} >= {k}", True,
         "must be at least {}", "must be below {}", "is at least {}", "is below {}", "is no less",
     ),
     "maximum": Keyword(
-        _NUMBER, "number", "{x} <= {k}", True,
+        ("integer",), "number", "{x} <= {k}", True,
         "must be at most {}", "must be above {}", "is at most {}", "is above {}", "is no more",
     ),
     "maxAge": Keyword(
-        _TIME, "duration", "{x} >= {k}", True,
+        ("time",), "duration", "{x} >= {k}", True,
         "at most {} allowed", "more than {} required", "is at most {} ago", "is more than {} ago", _MAX_AGE,
     ),
     "minAge": Keyword(
-        _TIME, "duration", "{x} <= {k}", True,
+        ("time",), "duration", "{x} <= {k}", True,
         "at least {} required", "less than {} required", "is at least {} ago", "is less than {} ago", _MIN_AGE,
     ),
 }  # fmt: skip

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence  # noqa: TC003  (fields)
+from collections.abc import Sequence  # noqa: TC003  (fields)
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from audit.ruleset.compiled import Bindings, Compiled, compile_conditions
-from audit.ruleset.language import All, Not, Predicate, Test
+from audit.ruleset.language import All, Not, Predicate, Test, tests_of
 from audit.ruleset.parse import Rule  # noqa: TC001  (a field)
 
 if TYPE_CHECKING:
@@ -28,11 +28,6 @@ class BoundRule(msgspec.Struct, frozen=True, dict=True):
     bindings: Bindings
 
     @cached_property
-    def constants(self) -> Mapping[Test, Any]:
-        """What its conditions compare with."""
-        return {test: self.bindings.constant(test) for test in self.rule.tests}
-
-    @cached_property
     def expected(self) -> Any:  # noqa: ANN401  (any JSON)
         """The requirement as it stands in the rule, with the parameters filled in."""
         return self._fill(self.rule.require_json)
@@ -42,6 +37,16 @@ class BoundRule(msgspec.Struct, frozen=True, dict=True):
         """What a subject that breaks it meets; of a rule about groups, what the connections meet that make them."""
         rule = self.rule
         return rule.when if rule.each == "group" else All((rule.when, Not(rule.require))), self.bindings
+
+    def met_by(self, subject: Subject, gateway: Gateway | None) -> frozenset[Test]:
+        """Tell which single conditions of the requirement hold for a subject."""
+        tests, compiled = self._single
+        return frozenset(tests[number] for _, number in compiled.find((subject,), gateway))
+
+    @cached_property
+    def _single(self) -> tuple[Sequence[Test], Compiled]:
+        tests = tests_of(self.rule.require)
+        return tests, compile_conditions([(test, self.bindings) for test in tests], groups=self.rule.each == "group")
 
     @cached_property
     def _of_groups(self) -> Compiled:
@@ -82,15 +87,12 @@ class Program:
         """Hold one gateway against the rules."""
         breaches: list[tuple[BoundRule, Subject]] = []
         members: dict[int, list[Connection]] = {}
-        rules, compiled = self._connections
-        for connection, number in compiled.find(scene.connections, scene.gateway):
+        rules, connections = self._connections
+        for connection, number in connections.find(scene.connections, scene.gateway):
             if rules[number].rule.each == "group":
                 members.setdefault(number, []).append(connection)
             else:
                 breaches.append((rules[number], connection))
-        others: list[tuple[tuple[list[BoundRule], Compiled], Sequence[Subject]]]
-        others = [(self._gateways, [scene.gateway]), (self._changes, scene.changes)]
-        for (rules, compiled), subjects in others:
-            breaches += [(rules[number], subject) for subject, number in compiled.find(subjects, scene.gateway)]
-        rules, _ = self._connections
+        for (others, compiled), subjects in ((self._gateways, [scene.gateway]), (self._changes, scene.changes)):
+            breaches += [(others[number], subject) for subject, number in compiled.find(subjects, scene.gateway)]
         return Sighting(breaches, [(rules[number], chosen) for number, chosen in members.items()])
