@@ -95,9 +95,9 @@ class Judge:
         self._in_force: dict[tuple[int, ...], tuple[BoundRule, ...]] = {}
         self._programs: dict[tuple[tuple[int, ...], frozenset[str]], Program] = {}
         bindings = Bindings({}, policy.lists, now)
-        self._overrides = compile_conditions([(override.match, bindings) for override in policy.overrides])
+        self._find_overrides = compile_conditions([(override.match, bindings) for override in policy.overrides])
         self._waivers = {rule.id: tuple(w for w in policy.waivers if w.rule == rule.id) for rule in rules}
-        self._waive = {
+        self._find_waivers = {
             rule.id: compile_conditions([(w.match, bindings) for w in waivers], groups=rule.each == "group")
             for rule in rules
             if (waivers := self._waivers[rule.id])
@@ -117,10 +117,10 @@ class Judge:
 
         `earlier`: the connections of the last complete reading by key, with what was seen since; None without one.
         """
-        matching = tuple(number for _, number in self._overrides.find((None,), reading.gateway))
+        matching = tuple(number for _, number in self._find_overrides((None,), reading.gateway))
         in_force = self._bind(matching)
-        unable = {bound.rule.id: why_not(bound.rule, reading, is_known=earlier is not None) for bound in in_force}
-        able = [bound for bound in in_force if not (unable[bound.rule.id] or bound.rule.id in self._idle)]
+        unable = {b.rule.id: why for b in in_force if (why := why_not(b.rule, reading, is_known=earlier is not None))}
+        able = [bound for bound in in_force if bound.rule.id not in unable and bound.rule.id not in self._idle]
         changes: Iterable[Change] = ()
         if self.about_changes and earlier is not None:
             changes = compare(earlier, connections, is_whole=reading.is_whole)
@@ -131,10 +131,10 @@ class Judge:
         evaluated = frozenset(bound.rule.id for bound in able) - failed.keys()
         if not reading.gone and reading.state != "out_of_scope":
             self._limited |= self._groups.keys() - (evaluated if reading.is_whole else set())
-        disabled = frozenset(rule.id for rule in self._rules if rule.id not in unable)
+        disabled = frozenset(rule.id for rule in self._rules) - {bound.rule.id for bound in in_force}
         unable |= dict.fromkeys(failed, "it broke down") | dict.fromkeys(disabled, TURNED_OFF)
         self.overridden.update(matching)
-        unable = {name: why for name, why in unable.items() if why and name not in self._idle}
+        unable = {name: why for name, why in unable.items() if name not in self._idle}
         return Verdict(hits, evaluated, unable, disabled, failed)
 
     def judge_groups(self, *, is_whole: bool) -> Verdict:
@@ -216,8 +216,9 @@ class Judge:
         elif group is not None:
             about = msgspec.json.encode(list(group.items())).decode()
         waivers = self._waivers[rule.id]
-        find = self._waive[rule.id].find if waivers else None
-        matching = [waivers[number] for _, number in find((subject,), gateway)] if find else []
+        matching = (
+            [waivers[number] for _, number in self._find_waivers[rule.id]((subject,), gateway)] if waivers else []
+        )
         matching = [w for w in matching if not rule.full_names(fields_in(w.match)) & self._unknown]
         now = format_time(self._now)
         return Hit(

@@ -119,7 +119,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             directory = Path(name)
             write_rules(directory, count)
-            find = compile_rules(bind(load_rule_set(directory, None))).find
+            find = compile_rules(bind(load_rule_set(directory, None)))
             if count == len(PREDICATES):
                 assert find(rows, GATEWAY) == expected
             # The loop by hand is one of five checks: of more rules, as many such loops are the like.

@@ -11,7 +11,7 @@ from audit.ruleset.compiled import compile_conditions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from audit.ruleset.compiled import Compiled
+    from audit.ruleset.compiled import Find
     from audit.ruleset.program import BoundRule
 
 NOW = datetime(2026, 11, 22, 8, 15, tzinfo=timezone.utc)
@@ -77,6 +77,6 @@ def finding(rule_id: str = "r1", connection_id: str = "c1", on: Gateway = GATEWA
     return Finding(uid=uid, rule_id=rule_id, **{**values, **fields})
 
 
-def compile_rules(rules: Sequence[BoundRule]) -> Compiled:
+def compile_rules(rules: Sequence[BoundRule]) -> Find:
     """Fuse rules about one kind of subject, as a program does."""
     return compile_conditions([bound.condition for bound in rules])

@@ -42,7 +42,7 @@ def explained(require: Any, when: Any = True, params: Any = None, **fields: Any)
         "status_since": ago(hours=1), "read_in": "r",
     }  # fmt: skip
     connection = Connection(**{**own, **fields})
-    assert compile_rules([bound]).find([connection], GATEWAY) == [(connection, 0)]
+    assert compile_rules([bound])([connection], GATEWAY) == [(connection, 0)]
     return explain(bound, connection, GATEWAY)
 
 

@@ -344,7 +344,7 @@ def hits_of_compiled(example: Example) -> list[tuple[int, int]]:
     absent = dict.fromkeys(name for name in FIELDS if "." not in name)
     place = {"region": "r", "project_id": "p", "gateway_id": "g"}
     rows = [Connection(**{**absent, **record, **place, "read_in": str(n)}) for n, record in enumerate(example.records)]
-    return [(int(row.read_in), rule) for row, rule in compile_rules(bound).find(rows, gateway)]
+    return [(int(row.read_in), rule) for row, rule in compile_rules(bound)(rows, gateway)]
 
 
 def hits_of_oracle(example: Example) -> list[tuple[int, int]]:

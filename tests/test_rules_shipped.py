@@ -63,7 +63,7 @@ def messages(rule_id: str, lists: Any = None, **fields: Any) -> list[str]:
         "status_since": ago(hours=1), "read_in": "r",
     }  # fmt: skip
     connection = Connection(**{**own, **fields})
-    hits = compile_rules([bound]).find([connection], GATEWAY)
+    hits = compile_rules([bound])([connection], GATEWAY)
     return [explain(bound, row, GATEWAY).message for row, _ in hits]
 
 

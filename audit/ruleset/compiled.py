@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping  # noqa: TC003  (fields)
+from collections.abc import Mapping  # noqa: TC003  (a field)
 from datetime import datetime  # noqa: TC003  (a field)
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -18,8 +18,13 @@ from audit.ruleset.language import KEYWORDS, All, Not, Predicate, Ref, Test
 from audit.times import format_time, parse_distance
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from audit.model import Gateway
     from audit.ruleset.language import Scalar
+
+# Takes subjects and their gateway; returns each one for which a condition holds, with the number of that condition.
+Find: TypeAlias = "Callable[[Iterable[Any], Gateway | None], list[tuple[Any, int]]]"
 
 
 class Bindings(msgspec.Struct, frozen=True):
@@ -46,15 +51,8 @@ class Bindings(msgspec.Struct, frozen=True):
         return value
 
 
-class Compiled(msgspec.Struct, frozen=True):
-    """`find(subjects, gateway)` returns each subject for which a condition holds, with the number of that condition."""
-
-    source: str
-    find: Callable[[Iterable[Any], Gateway | None], list[tuple[Any, int]]]
-
-
-def compile_conditions(conditions: Iterable[tuple[Predicate, Bindings]], *, groups: bool = False) -> Compiled:
-    """Fuse conditions on one kind of subject into one function.
+def compile_conditions(conditions: Iterable[tuple[Predicate, Bindings]], *, groups: bool = False) -> Find:
+    """Fuse conditions on one kind of subject into one function, which finds the subjects for which they hold.
 
     Fields are attributes of a subject; `groups` are mappings, which have their gateway's fields themselves.
     """
@@ -77,7 +75,8 @@ def compile_conditions(conditions: Iterable[tuple[Predicate, Bindings]], *, grou
     )
     scope: dict[str, Any] = {"__builtins__": {}, **writer.constants}
     exec(source, scope)  # noqa: S102  (see the module's docstring)
-    return Compiled(source, scope["find"])
+    find: Find = scope["find"]
+    return find
 
 
 class _Writer:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from audit.ruleset.compiled import Bindings, Compiled, compile_conditions
+from audit.ruleset.compiled import Bindings, Find, compile_conditions
 from audit.ruleset.language import All, Not, Predicate, Test, tests_of
 from audit.ruleset.parse import Rule  # noqa: TC001  (a field)
 
@@ -40,21 +40,21 @@ class BoundRule(msgspec.Struct, frozen=True, dict=True):
 
     def met_by(self, subject: Subject, gateway: Gateway | None) -> frozenset[Test]:
         """Tell which single conditions of the requirement hold for a subject."""
-        tests, compiled = self._single
-        return frozenset(tests[number] for _, number in compiled.find((subject,), gateway))
+        tests, find = self._single
+        return frozenset(tests[number] for _, number in find((subject,), gateway))
 
     @cached_property
-    def _single(self) -> tuple[Sequence[Test], Compiled]:
+    def _single(self) -> tuple[Sequence[Test], Find]:
         tests = tests_of(self.rule.require)
         return tests, compile_conditions([(test, self.bindings) for test in tests], groups=self.rule.each == "group")
 
     @cached_property
-    def _of_groups(self) -> Compiled:
+    def _of_groups(self) -> Find:
         return compile_conditions([(Not(self.rule.require), self.bindings)], groups=True)
 
     def find_broken(self, groups: Iterable[Group]) -> list[Group]:
         """Find the groups that break a rule about groups."""
-        return [group for group, _number in self._of_groups.find(groups, None)]
+        return [group for group, _number in self._of_groups(groups, None)]
 
     def _fill(self, value: object) -> object:
         if isinstance(value, dict):
@@ -75,7 +75,7 @@ class Program:
     """Rules that are in force together, compiled: one function for each kind of subject."""
 
     def __init__(self, rules: Sequence[BoundRule]) -> None:
-        def about(*subjects: str) -> tuple[list[BoundRule], Compiled]:
+        def about(*subjects: str) -> tuple[list[BoundRule], Find]:
             chosen = [bound for bound in rules if bound.rule.each in subjects]
             return chosen, compile_conditions([bound.condition for bound in chosen])
 
@@ -87,12 +87,12 @@ class Program:
         """Hold one gateway against the rules."""
         breaches: list[tuple[BoundRule, Subject]] = []
         members: dict[int, list[Connection]] = {}
-        rules, connections = self._connections
-        for connection, number in connections.find(scene.connections, scene.gateway):
+        rules, find = self._connections
+        for connection, number in find(scene.connections, scene.gateway):
             if rules[number].rule.each == "group":
                 members.setdefault(number, []).append(connection)
             else:
                 breaches.append((rules[number], connection))
-        for (others, compiled), subjects in ((self._gateways, [scene.gateway]), (self._changes, scene.changes)):
-            breaches += [(others[number], subject) for subject, number in compiled.find(subjects, scene.gateway)]
+        for (others, find_other), subjects in ((self._gateways, [scene.gateway]), (self._changes, scene.changes)):
+            breaches += [(others[number], subject) for subject, number in find_other(subjects, scene.gateway)]
         return Sighting(breaches, [(rules[number], chosen) for number, chosen in members.items()])
