@@ -68,7 +68,9 @@ def vanished(previous: Iterable[Finding], present: Collection[str]) -> list[str]
 
 def reconcile(run: Run, hits: Mapping[str, Hit], previous: Sequence[Finding], resolve: Resolve) -> Slice:
     """Merge hits with the previous findings about the same gateway, or about no single one."""
-    remembered = _remembered(previous, run.now)
+    # What was resolved before that would be new if it came back.
+    limit = format_time(parse_time(run.now) - REMEMBERED)
+    remembered = [finding for finding in previous if finding.resolved_at is None or finding.resolved_at >= limit]
     known = {finding.uid: finding for finding in remembered}
     findings = [_found(run, hit, known.get(hit.uid)) for hit in hits.values()]
     carried = set()
@@ -147,12 +149,6 @@ def carry(run: Run, previous: Sequence[Finding]) -> Slice:
     """Keep the findings of a gateway that nobody knows any more; all that is remembered of it is resolved."""
     unknown = Reading(Gateway("", "", "", ""), "not_covered")
     return reconcile(run, {}, previous, resolve_in_gateway(run, unknown, (), (), Verdict({}, frozenset())))
-
-
-def _remembered(previous: Iterable[Finding], now: str) -> list[Finding]:
-    """Drop what was resolved so long ago that it would be new if it came back."""
-    limit = format_time(parse_time(now) - REMEMBERED)
-    return [finding for finding in previous if finding.resolved_at is None or finding.resolved_at >= limit]
 
 
 def _found(run: Run, hit: Hit, before: Finding | None) -> Finding:

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from audit.ruleset.load import RuleSet
     from audit.ruleset.parse import Rule
 
-_SUBJECTS = {
-    "connection": "connection",
-    "gateway": "gateway",
-    "change": "change of a connection since the reading before",
-}
 # An age is in the future where its duration is negative, and neither where it is none.
 _AGES = {
     "minAge": {
@@ -38,8 +33,10 @@ _AGES = {
 def describe_rule(rule: Rule, params: Mapping[str, Scalar]) -> str:
     """Say what a rule demands in one sentence."""
     where = "" if rule.when == TRUE else f" where {_say(rule.when, params)}"
-    subject = _SUBJECTS.get(rule.each, "connection") + where
-    if rule.each == "group":
+    subject = rule.each + where
+    if rule.each == "change":
+        subject = f"change of a connection since the reading before{where}"
+    elif rule.each == "group":
         subject = f"group of connections{where} with the same {' and '.join(rule.keys)}"
     if rule.require == FALSE:
         return f"There must be no {subject}."
