@@ -57,17 +57,19 @@ def canonical_time(text: str) -> str | None:
 
 def resolve_time(text: str, now: datetime) -> str | None:
     """Read canonical text, or a duration before or after now ("-PT25H", "PT1H"); None for anything else."""
-    sign, duration = (text[0], text[1:]) if text[:1] in {"+", "-"} else ("+", text)
     try:
-        distance = parse_duration(duration)
-        return format_time(now - distance if sign == "-" else now + distance)
+        return format_time(now + parse_duration(text, signs="+-"))
     except ValueError:
         return text if canonical_time(text) == text else None
 
 
-def parse_duration(text: str) -> timedelta:
-    """Read an ISO 8601 duration of days, hours, minutes and seconds; ValueError for anything else."""
-    match = _DURATION.fullmatch(text)
+def parse_duration(text: str, signs: str = "") -> timedelta:
+    """Read an ISO 8601 duration of days, hours, minutes and seconds; ValueError for anything else.
+
+    One of `signs` may stand before it.
+    """
+    sign = text[:1] if text[:1] in signs else ""
+    match = _DURATION.fullmatch(text.removeprefix(sign))
     if match is None:
         raise ValueError(f'"{text}" is not a duration such as "PT24H" or "P7D" (days, hours, minutes, seconds)')
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
@@ -77,15 +79,12 @@ def parse_duration(text: str) -> timedelta:
         duration = timedelta.max
     if duration.days > LONGEST_DAYS:
         raise ValueError(f'"{text}" is longer than {LONGEST_DAYS} days')
-    return duration
+    return -duration if sign == "-" else duration
 
 
 def parse_distance(text: str) -> timedelta:
     """Read a duration before an instant; with a minus sign, one after it. ValueError for anything else."""
-    try:
-        return -parse_duration(text[1:]) if text.startswith("-") else parse_duration(text)
-    except ValueError as error:
-        raise ValueError(str(error).replace(f'"{text[1:]}"', f'"{text}"', 1)) from None
+    return parse_duration(text, signs="-")
 
 
 def describe_duration(duration: timedelta) -> str:
