@@ -166,8 +166,6 @@ def render_check(results: Iterable[Mapping[str, Any]], failed: int) -> str:
     return "\n".join([*lines, f"{count(rules, 'rule')}, {failed} failed\n"])
 
 
-
-
 def name_entry(entry: Coverage) -> str:
     """Name a gateway with its id, or the list of gateways with whose it is."""
     if entry.gateway_id is None:
