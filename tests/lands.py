@@ -80,10 +80,10 @@ class Lands:
     def run(self, store: str = "store", *, settings: Settings | None = None, **options: Any) -> Outcome:
         return perform(settings or self.settings(store), parse_options(options), mode="manual")
 
-    def run_shards(self, *without: str, **more: str) -> None:
+    def run_shards(self, *without: str, store: str = "store") -> None:
         for target in self.targets():
             if target["name"] not in without:
-                self.run(settings=self.settings(**more), mode="shard", target=target["name"])
+                self.run(store, mode="shard", target=target["name"])
 
     def lines(self, store: str = "store") -> list[dict[str, Any]]:
         """The findings of the latest run."""
