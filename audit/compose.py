@@ -66,6 +66,8 @@ def perform(
     options = replace(options, gateways=options.gateways or settings.gateways)
     if options.mode == FAN_OUT and not settings.function_urn:
         raise UsageError([f"{PREFIX}FUNCTION_URN is missing: --mode fan-out starts this function for each target"])
+    if options.mode == FAN_OUT and not settings.credentials.secrets:
+        raise UsageError(["credentials are missing: --mode fan-out needs HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK"])
     if options.mode == SHARD:
         settings = _narrow(settings, options.target)
     now = datetime.now(timezone.utc)

@@ -395,8 +395,10 @@ class _Reader:
         return (Receiver("default", kind, url, secret or None),)
 
     def credentials_for(self, targets: Sequence[Target]) -> Credentials:
-        """Find the run's own credentials, which are missed only where a target or the store needs them."""
-        if targets and all(isinstance(target.credentials, Credentials) for target in targets):
+        """Find the run's own credentials; that there are none is said only where a target or the store needs them."""
+        own = self._around.keys or Credentials()
+        given = own.ak or any(self._environment.get(name, "").strip() for name in (f"{PREFIX}TOKEN", *_SDK_NAMES))
+        if not given and targets and all(isinstance(target.credentials, Credentials) for target in targets):
             return Credentials()
         keys = self.credentials()
         if keys.token and (len(targets) > 1 or any(isinstance(target.credentials, Agency) for target in targets)):

@@ -112,8 +112,6 @@ def _parse_target(node: Node, lookup: Callable[[str], str]) -> Target:
 
 def _match(node: Node, pattern: re.Pattern[str], what: str) -> str:
     """Return a text that is what it should be; notes where it is not, "" then and where it is absent."""
-    if node.value is None:
-        return ""
     if isinstance(node.value, str) and pattern.fullmatch(node.value):
         return node.value
     if isinstance(node.value, str) and node.value:
@@ -144,8 +142,6 @@ def _credentials(node: Node, lookup: Callable[[str], str]) -> Credentials | Agen
 
 def _secret(node: Node, lookup: Callable[[str], str]) -> str:
     """Return what a named setting holds. A key as such would stand in a setting that is shown to everyone."""
-    if node.value is None:
-        return ""
     found = look_up(node, lookup)
     if found is node:
         node.note('write "env:NAME", and the key into the setting NAME')

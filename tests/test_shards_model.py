@@ -67,7 +67,7 @@ def change(chance: random.Random, estate: Estate) -> None:
         what = chance.choice(("add", "add", "add", "status", "domain", "remove", "gateway", "gone", "door", "garbage"))
         if what == "add" or (some is None and what in {"status", "domain", "remove"}):
             gateway.add_connection(
-                chance.choice(STATUSES), chance.choice((DOMAIN_ID, STRANGER)), timedelta(hours=chance.randrange(99))
+                chance.choice(STATUSES), chance.choice((DOMAIN_ID, STRANGER)), timedelta(hours=chance.randrange(99), minutes=30)
             )
         elif what == "status":
             gateway.change(str(some), status=chance.choice(STATUSES))
