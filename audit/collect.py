@@ -111,7 +111,7 @@ class Collector:
         self._done: list[Reading] = []
         self._about_lists: tuple[Coverage, ...] = ()
         self._rewound: _Recalled | None = None
-        self._recalled: _Recalled | None = None
+        self._recalled: dict[Place, _Recalled] = {}
         self._answers: dict[tuple[GatewayKey, str], bool | None] = {}
         self.steps: tuple[Step, ...] = ()
         # The runs that read what this one does not read itself, by target.
@@ -123,7 +123,12 @@ class Collector:
 
         What the last run knew of another project or region is out of this one's scope.
         """
-        known = [Gateway(e.region, e.project_id, e.gateway_id, e.name) for e in past if e.gateway_id is not None]
+        # What was named and found nowhere is in no project.
+        known = [
+            Gateway(e.region, e.project_id, e.gateway_id, e.name)
+            for e in past
+            if e.gateway_id is not None and e.project_id
+        ]
         elsewhere = [Step(g, Reading(g, "out_of_scope")) for g in known if g.key[:2] not in self._sources]
         known = [g for g in known if g.key[:2] in self._sources]
         if self._rewound is None:
@@ -182,13 +187,14 @@ class Collector:
 
     def _recall(self, reading: Reading) -> Reading:
         """Add what another run read to what it said of it."""
-        run = self._runs_by_place.get(reading.gateway.key[:2])
+        place = reading.gateway.key[:2]
+        run = self._runs_by_place.get(place)
         if run is None:
             return reading
-        # Targets follow one another, so that one run at a time is open.
-        if self._recalled is None or self._recalled.run_id != run.manifest.run_id:
-            self._recalled = _Recalled(run.connections(), run.manifest.run_id)
-        return self._recalled.complete(reading)
+        # Targets follow one another, so that one run at a time is open. By target, as runs of two chains may have one id.
+        if place not in self._recalled:
+            self._recalled = {place: _Recalled(run.connections(), run.manifest.run_id)}
+        return self._recalled[place].complete(reading)
 
     def rewind(self, rows: Iterable[Connection], run_id: str) -> None:
         """Begin again with what was read; `rows` are all connections as run `run_id` wrote them."""
@@ -243,6 +249,7 @@ def plan_reading(api: Api, wanted: Collection[str], known: Collection[Gateway], 
 
 
 def plan_known(
+    api: Api,
     wanted: Collection[str],
     readings: Collection[Reading],
     known: Collection[Gateway],
@@ -253,6 +260,8 @@ def plan_known(
     steps = [_decide_as(reading, wanted) for reading in readings]
     listed = {reading.gateway.id for reading in readings}
     steps += _unlisted(known, listed, wanted, "; ".join(entry.reason for entry in about_list))
+    strangers = set(wanted) - listed - {gateway.id for gateway in known}
+    steps += [_decide(_unnamed(api, gid), wanted, "the last run of its shard did not look for it") for gid in strangers]
     return Plan(_sorted(steps), about_list, run)
 
 

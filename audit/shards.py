@@ -40,7 +40,7 @@ class ShardSource(Source, frozen=True, kw_only=True):
                 key = GatewayKey(*self.place, entry.gateway_id)
                 readings.append(self._reading(run.recall(entry, gateways.get(key))))
         about_list = tuple(entry for entry in entries if entry.gateway_id is None)
-        return plan_known(self.wanted, readings, known, about_list, run)
+        return plan_known(self.api, self.wanted, readings, known, about_list, run)
 
     def _reading(self, reading: Reading) -> Reading:
         if reading.state != "out_of_scope" or (self.wanted and reading.gateway.id not in self.wanted):
@@ -54,6 +54,9 @@ class ShardSource(Source, frozen=True, kw_only=True):
             raise StateError(f"shard {self.name} has left no run yet")
         if run.manifest.now < self.oldest:
             raise StateError(f"shard {self.name} is stale: its last run that was recorded is of {run.manifest.now}")
+        places = {(entry.region, entry.project_id) for entry in run.manifest.coverage if entry.state != "out_of_scope"}
+        if places - {self.place}:
+            raise StateError(f"shard {self.name} read another project last")
         run.check(CONNECTIONS, GATEWAYS)
         return run
 

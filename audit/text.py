@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,12 +65,17 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets: tuple[str, ...] = ()
+        self._learning = threading.Lock()
         self.learn(secrets)
 
     def learn(self, secrets: Iterable[str]) -> None:
-        """Replace these from now on too."""
-        self._secrets += tuple(secret for secret in secrets if len(secret) >= _SHORTEST_SECRET)
-        self._whole = [secret.encode() for secret in self._secrets]
+        """Replace these from now on too; safe to call from several threads."""
+        with self._learning:
+            self._secrets += tuple(secret for secret in secrets if len(secret) >= _SHORTEST_SECRET)
+            self._whole = [secret.encode() for secret in self._secrets]
+            self._pattern = self._compile()
+
+    def _compile(self) -> re.Pattern[str] | None:
         forms: dict[str, str] = {}
         for secret in self._secrets:
             for word in map(_decode, _words(secret)):
@@ -77,7 +83,7 @@ class Redactor:
             for part in _parts(secret):
                 forms |= {form: re.escape(form) for form in (part, _decode(part), part.replace(" ", "+"))}
         longest_first = (forms[form] for form in sorted(forms, key=len, reverse=True) if len(form) >= _SHORTEST_SECRET)
-        self._pattern = re.compile("|".join(longest_first), re.IGNORECASE) if self._secrets else None
+        return re.compile("|".join(longest_first), re.IGNORECASE) if self._secrets else None
 
     def __call__(self, text: str) -> str:
         """Return a text as it came where it holds no secret; decoded, where escapes of JSON, URLs or HTML hide one."""

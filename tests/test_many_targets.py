@@ -93,6 +93,11 @@ def test_a_gateway_that_the_options_name_may_be_in_any_target(lands: Lands) -> N
     assert outcome.summary.exit_code == 3
 
 
+def test_a_gateway_that_was_found_nowhere_is_forgotten_after_the_run_that_named_it(lands: Lands) -> None:
+    lands.run(gateways=["nowhere"])
+    assert "nowhere" not in {entry.gateway_id for entry in lands.run().summary.coverage}
+
+
 def test_where_a_list_could_not_be_read_no_gateway_is_said_to_be_nowhere(lands: Lands) -> None:
     lands.estates[3].fail(Forbidden(), kind="instances", times=None)
     outcome = lands.run(gateways=["nowhere"])

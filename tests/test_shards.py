@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+import audit.compose
 from audit.archive import Archive
 from audit.compose import open_archive
 from audit.errors import OptionsError, UsageError
@@ -20,6 +23,19 @@ if TYPE_CHECKING:
 
     from audit.outcome import Outcome
     from tests.lands import Lands
+
+
+class Still(datetime):
+    """A clock that stands still."""
+
+    @classmethod
+    def now(cls, tz: Any = None, _moment: datetime = datetime.now(timezone.utc)) -> Any:
+        return _moment.astimezone(tz)
+
+
+def summarize(lands: Lands) -> dict[str, Any]:
+    lands.run(mode="summarize")
+    return lands.manifest()
 
 
 def gaps(outcome: Outcome) -> dict[str, str]:
@@ -148,6 +164,37 @@ def test_a_gateway_that_only_the_summary_knew_is_looked_for(lands: Lands) -> Non
     requests = len(estate.requests)
     lands.run(mode="summarize")
     assert lonely.id in " ".join(request.path for request in estate.requests[requests:])
+
+
+def test_shards_that_share_a_run_id_are_kept_apart(lands: Lands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An id is drawn anew in each shard, and many of them begin in the same second."""
+    found = lands.run("single").summary.counts
+    monkeypatch.setattr(audit.compose.secrets, "token_hex", lambda _: "abcdef")
+    monkeypatch.setattr(audit.compose, "datetime", Still)
+    lands.run_shards()
+    monkeypatch.undo()
+    assert len({shard["run_id"] for shard in summarize(lands)["shards"]}) == 1
+    assert lands.manifest()["counts"] == msgspec.to_builtins(found)
+
+
+def test_a_gateway_that_is_in_scope_since_is_missed(lands: Lands) -> None:
+    lands.run_shards()
+    targets = lands.targets()
+    targets[1]["gateways"] = [lands.estates[1].gateways[0].id, "later"]
+    outcome = lands.run(settings=lands.settings(AUDIT_TARGETS=json.dumps(targets)), mode="summarize")
+    missed = [(entry.gateway_id, entry.reason) for entry in outcome.summary.coverage if entry.state == "not_covered"]
+    assert missed == [("later", "the last run of its shard did not look for it")]
+
+
+def test_a_name_that_another_project_had_is_no_shard_of_this_one(lands: Lands) -> None:
+    lands.run_shards()
+    targets = lands.targets()
+    targets[0]["name"], targets[1]["name"] = "t1", "t0"
+    outcome = lands.run(settings=lands.settings(AUDIT_TARGETS=json.dumps(targets)), mode="summarize")
+    assert gaps(outcome) == {
+        lands.estates[0].project_id: "shard t1 read another project last",
+        lands.estates[1].project_id: "shard t0 read another project last",
+    }
 
 
 def test_a_shard_tells_no_one_and_keeps_a_chain_of_its_own(lands: Lands, tmp_path: Path) -> None:

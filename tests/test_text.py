@@ -1,5 +1,9 @@
 """Text that is safe to show."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
 import pytest
 
 from audit.text import Redactor, describe_defect, printable, shorten
@@ -137,3 +141,18 @@ def test_a_defect_is_named_by_kind_and_place_but_not_by_its_text():
 
 def test_a_defect_outside_our_own_code_has_no_place():
     assert "(ValueError in ?)" in describe_defect(ValueError("secret"))
+
+
+def test_what_several_threads_learn_at_once_is_all_learned():
+    """Each agency that is assumed has keys of its own, and all of them are asked for at the same time."""
+    redact, both = Redactor(["known already"]), threading.Barrier(2)
+
+    def slowly(secret):
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+        yield secret
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(redact.learn, [slowly("first-secret"), slowly("second-secret")]))
+    assert redact("first-secret second-secret") == "*** ***"
+    assert redact.body(b"first-secret second-secret") == b"*** ***"
