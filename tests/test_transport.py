@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -93,11 +94,14 @@ def server(estate) -> Iterator[ApigServer]:
 
 
 @contextmanager
-def connect(server, *, seconds: float = 5, concurrency: int = 4, auth=None, secrets=()) -> Iterator[Transport]:
+def connect(
+    server, *, seconds: float = 5, concurrency: int = 4, auth=None, secrets=(), patience: float = math.inf
+) -> Iterator[Transport]:
     estate = server.estate
     auth = auth or SignatureAuth(lambda: Credentials(estate.access_key, estate.secret_key), estate.project_id)
+    deadline, redact = Deadline(seconds), Redactor(secrets)
     with closing(
-        Transport(server.url, auth, deadline=Deadline(seconds), concurrency=concurrency, redact=Redactor(secrets))
+        Transport(server.url, auth, deadline=deadline, concurrency=concurrency, redact=redact, patience=patience)
     ) as transport:
         yield transport
 
@@ -372,7 +376,7 @@ def test_retry_after_beyond_the_time_left_gives_up_at_once(server, wait):
         assert time.monotonic() - began < 3
     assert type(error) is Throttled
     assert "after 1 try; the next try would be in 3" in str(error)
-    assert str(error).endswith(" s, after the time limit")
+    assert str(error).endswith(" s, which is too late")
     assert len(server.estate.requests) == 1
 
 
@@ -629,3 +633,36 @@ def test_connections_are_kept_and_used_again(server):
             else:
                 ask(transport)
     assert len(peers) == 1
+
+
+def test_a_server_that_is_silent_for_as_long_as_patience_lasts_is_asked_no_more(server, monkeypatch):
+    """Others are to be read too, and would wait for it."""
+    monkeypatch.setattr(module, "_LEAST_SECONDS", 0.1)
+    server.estate.fail(Slow(3), times=None)
+    with connect(server, patience=0.4) as transport:
+        began = time.monotonic()
+        assert str(refusal(transport)).startswith("no answer in time after 1 try")
+        assert str(refusal(transport)).startswith("not asked any more: no answer in time after 1 try")
+        assert time.monotonic() - began < 2
+    assert len(server.estate.requests) <= 1
+
+
+def test_a_wait_beyond_patience_costs_what_was_asked_for_and_nothing_else(server):
+    server.estate.fail(TooMany(4))
+    with connect(server, patience=2) as transport:
+        transport._pace.slow = lambda _: None
+        assert str(refusal(transport)).endswith("after 1 try; the next try would be in 4 s, which is too late")
+        assert ask(transport)
+
+
+def test_time_in_which_nobody_asks_costs_no_patience(server):
+    """A target may have been read ahead, and wait for its turn."""
+    with connect(server, patience=0.3) as transport:
+        ask(transport)
+        time.sleep(0.4)
+        server.estate.fail(ServerError(), times=4)
+        assert ask(transport)
+        server.estate.fail(ServerError(), times=5)
+        assert isinstance(refusal(transport), Unavailable)
+        time.sleep(0.4)
+        assert ask(transport)

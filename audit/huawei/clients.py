@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from audit.targets import Target
     from audit.text import Redactor
 
-# Where there are other targets, so many seconds without anything usable are enough for one.
+# Where there are other targets, so many seconds without anything usable are enough for one, and such a part of all.
 _PATIENCE = 60.0
+_PATIENCE_PART = 0.25
 
 
 class Clients:
@@ -33,7 +34,8 @@ class Clients:
         self._settings = settings
         self._deadline = deadline
         self._redact = redact
-        self._patience = _PATIENCE if len(settings.targets) > 1 else math.inf
+        patience = min(_PATIENCE, settings.time_limit * _PATIENCE_PART)
+        self._patience = patience if len(settings.targets) > 1 else math.inf
         self._trials: dict[Credentials | Agency, Trial] = {}
         self._transports: dict[str, Transport] = {}
 

@@ -42,6 +42,7 @@ TRIES = 5
 MOST_BYTES = 16 * 1024 * 1024
 _FIRST_BACKOFF = 0.5
 _LONGEST_BACKOFF = 8.0
+_LEAST_SECONDS = 5.0
 _SKEW_SECONDS = 60
 _BUSY = "APIC.7701"
 # Answers that come after the signature was checked; others may come from in front of that.
@@ -70,7 +71,7 @@ class Transport:
 
     Concurrency is bounded here, for all callers together. Once credentials are refused, no further request is sent:
     wrong signatures lock a key, which is why all endpoints that are asked with one key share its `trial`. Nor is any
-    once nothing usable came for `patience` seconds: where others are to be read too, the time is theirs.
+    once nothing usable came for `patience` seconds of asking: where others are to be read too, the time is theirs.
     `skew` tells how far the server's clock is from ours, in seconds.
     """
 
@@ -88,7 +89,7 @@ class Transport:
         self._endpoint = endpoint
         self._trial = trial or Trial()
         self._patience = patience
-        self._last_good = time.monotonic()
+        self._asking_since = math.inf
         self._auth = auth
         self._deadline = deadline
         self._redact = redact
@@ -125,9 +126,10 @@ class Transport:
                 wait = max(_backoff(attempt), error.retry_after or 0.0)
                 if isinstance(error, Throttled):
                     self._pace.slow(wait)
-                if attempt == TRIES or wait >= self._deadline.left():
+                if attempt == TRIES or wait >= min(self._deadline.left(), self._patience_left()):
                     given_up = _given_up(error, attempt, wait)
-                    self._lose_patience(given_up)
+                    if not self._patience_left():
+                        self._stop(Unexpected(given_up.text, status=error.status, code=error.code))
                     raise given_up from None
                 log.info("%s; trying again in %.1f s", error, wait)
                 self._pace.pause(wait)
@@ -153,7 +155,7 @@ class Transport:
             decoded = decode(self._redact.body(answer.body))
         except (ValueError, RecursionError) as error:
             raise self._error(Unavailable, answer, "", f"the answer makes no sense: {error}") from None
-        self._last_good = time.monotonic()
+        self._asking_since = math.inf
         return decoded
 
     def _why_not(self) -> ApiError:
@@ -164,14 +166,19 @@ class Transport:
             return CredentialsRefused("not asked any more: the same access key was refused elsewhere")
         return OutOfTime("deadline: the time limit of the run was reached")
 
-    def _lose_patience(self, error: ApiError) -> None:
-        if time.monotonic() - self._last_good > self._patience:
-            self._stopped_by = self._stopped_by or Unexpected(error.text, status=error.status, code=error.code)
-            self._pace.stop()
+    def _patience_left(self) -> float:
+        return max(0.0, self._asking_since + self._patience - time.monotonic())
+
+    def _stop(self, error: ApiError) -> None:
+        self._stopped_by = self._stopped_by or error
+        self._pace.stop()
 
     def _ask(self, request: requests.Request) -> Answer:
+        self._asking_since = min(self._asking_since, time.monotonic())
+        # Nobody asked for a while, perhaps, and all is well by now.
+        seconds = min(self._deadline.left(), max(_LEAST_SECONDS, self._patience_left()))
         try:
-            answer = self._http.exchange(request, seconds=self._deadline.left(), max_bytes=MOST_BYTES)
+            answer = self._http.exchange(request, seconds=seconds, max_bytes=MOST_BYTES)
         except ExchangeError as error:
             if not self._deadline.left():
                 raise self._why_not() from None
@@ -185,8 +192,7 @@ class Transport:
         kind = _kind_of(answer.status, code)
         error = self._error(kind, answer, code, message, f"; grant {describe(permission)}" if kind is Forbidden else "")
         if isinstance(error, CredentialsRefused):
-            self._stopped_by = error
-            self._pace.stop()
+            self._stop(error)
         return error
 
     def _error(self, kind: type[ApiError], answer: Answer, code: str, message: str, advice: str = "") -> ApiError:
@@ -254,5 +260,5 @@ def _given_up(error: ApiError, attempt: int, wait: float) -> ApiError:
     tries = "1 try" if attempt == 1 else f"{attempt} tries"
     text = f"{error} after {tries}"
     if attempt < TRIES:
-        text += f"; the next try would be in {wait:.0f} s, after the time limit"
+        text += f"; the next try would be in {math.ceil(wait)} s, which is too late"
     return type(error)(text, status=error.status, code=error.code, request_id=error.request_id)
