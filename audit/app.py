@@ -56,7 +56,8 @@ _MOST_TRIES = 5
 class Ports(msgspec.Struct, frozen=True):
     """The adapters of a run. `warnings` are asked for once, after the reading; `clock` tells when the run ended.
 
-    `new_run_id` names a run of this moment anew, for when its folder must not be touched again.
+    `new_run_id` names a run of this moment anew, for when its folder must not be touched again. `left`: the seconds
+    that are left for the reading.
     """
 
     sources: Sequence[Source]
@@ -66,6 +67,7 @@ class Ports(msgspec.Struct, frozen=True):
     new_run_id: Callable[[], str]
     progress: Progress
     warnings: Callable[[], list[str]]
+    left: Callable[[], float]
 
 
 def run_audit(job: Job, ports: Ports) -> Outcome:
@@ -115,7 +117,7 @@ def _read_and_record(job: Job, ports: Ports, tally: Tally) -> ManifestRef | None
     waived = [(rule, w) for rule in able for w in job.rule_set.policy.waivers if w.rule == rule.id]
     reads = [rule.fields for rule in able] + [rule.full_names(fields_in(w.match)) for rule, w in waived]
     permissions = any("gateway.permissions" in fields for fields in reads)
-    collector = Collector(ports.sources, job.concurrency, permissions=permissions)
+    collector = Collector(ports.sources, job.concurrency, ports.left, permissions=permissions)
     with ExitStack() as stack:
         for tries in range(1, _MOST_TRIES + 1):
             parent, pages = ports.archive.latest(), Pages(stack)

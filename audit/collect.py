@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
@@ -37,6 +37,8 @@ NO_ENDPOINT_SERVICE = "APIC.7314"
 _ROOM = 10_000
 # How many gateways are read at the same time over all targets, and how many lists of them.
 _MOST_AT_ONCE = 128
+# The part of the time left that one target may take while others wait for theirs.
+_MOST_TIME = 0.75
 _ACCOUNT = "iam:domain::"
 _PAGES_AHEAD = 32
 _USABLE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -56,8 +58,8 @@ class Api(Protocol):
 
     def list_permissions(self, gateway_id: str, offset: int = 0) -> Page[str]: ...
 
-    def close(self) -> None:
-        """Send nothing more and let every waiting request fail."""
+    def close(self, why: str = "") -> None:
+        """Send nothing more and let every waiting request fail; `why` is what their errors say."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -102,7 +104,10 @@ class Source(msgspec.Struct, frozen=True):
 class Collector:
     """Reads the gateways of all targets once; when they go down the line again, it gives what it read."""
 
-    def __init__(self, sources: Sequence[Source], concurrency: int, *, permissions: bool) -> None:
+    def __init__(
+        self, sources: Sequence[Source], concurrency: int, left: Callable[[], float], *, permissions: bool
+    ) -> None:
+        self._left = left
         self._sources = {source.place: source for source in sources}
         # However many targets there are, so many threads wait for answers at most.
         self._concurrency = max(1, min(concurrency, _MOST_AT_ONCE // max(1, len(sources))))
@@ -180,7 +185,8 @@ class Collector:
                 yield self._rewound.complete(step.decided)
             return
         apis = [source.api for source in self._sources.values()]
-        with closing(read_gateways(apis, self.steps, self._concurrency, permissions=self._permissions)) as readings:
+        begun = read_gateways(apis, self.steps, self._concurrency, self._left, permissions=self._permissions)
+        with closing(begun) as readings:
             for reading in readings:
                 self._done.append(reading if not reading.connections else replace(reading, connections=()))
                 yield self._recall(reading)
@@ -191,7 +197,7 @@ class Collector:
         run = self._runs_by_place.get(place)
         if run is None:
             return reading
-        # Targets follow one another, so that one run at a time is open. By target, as runs of two chains may have one id.
+        # Targets follow one another: one run at a time is open. By target, as runs of two chains may have the same id.
         if place not in self._recalled:
             self._recalled = {place: _Recalled(run.connections(), run.manifest.run_id)}
         return self._recalled[place].complete(reading)
@@ -320,14 +326,20 @@ def _about_list(api: Api, state: str, reason: str, request_id: str | None = None
 
 
 def read_gateways(
-    apis: Sequence[Api], steps: Sequence[Step], concurrency: int, *, permissions: bool = False
+    apis: Sequence[Api],
+    steps: Sequence[Step],
+    concurrency: int,
+    left: Callable[[], float] = lambda: 86_400.0,
+    *,
+    permissions: bool = False,
 ) -> Generator[Reading, None, None]:
     """Yield what became of each step, in the order of `steps`, while later ones are read ahead.
 
     `concurrency` gateways of each target are read at the same time, so that a slow target holds up no other one.
     `permissions` costs one more request for each gateway. At most twice `concurrency` gateways of a target are under
     way or waiting, about _ROOM connections of the one that is handed down and of the next one each, and as many of all
-    others together. Closing the iterator early closes the APIs.
+    others together. A target that takes too much of the seconds `left`, so that others are not read, is given up.
+    Closing the iterator early closes the APIs.
     """
     lanes = {
         (api.region, api.project_id): _Lane(api, concurrency, _ROOM // len(apis), permissions=permissions)
@@ -339,13 +351,11 @@ def read_gateways(
     done = 0
     try:
         for step in steps:
-            for lane in lanes.values():
-                lane.fill()
-            if step.decided is None:
-                # The target whose turn it is, and the one after it, so that there is no pause in between.
-                for lane in [lane for lane in lanes.values() if lane.is_busy][:2]:
-                    lane.widen()
-            yield step.decided or lanes[step.gateway.key[:2]].take()
+            lane = lanes[step.gateway.key[:2]] if step.decided is None else None
+            _read_ahead(lanes.values(), widen=lane is not None)
+            if lane:
+                lane.hurry(left(), lanes.values())
+            yield lane.take() if lane else step.decided  # type: ignore[misc]
             done += 1
     finally:
         if done < len(steps):
@@ -353,6 +363,14 @@ def read_gateways(
                 api.close()
         for lane in lanes.values():
             lane.close()
+
+
+def _read_ahead(lanes: Collection[_Lane], *, widen: bool) -> None:
+    for lane in lanes:
+        lane.fill()
+    # The target whose turn it is, and the one after it, so that there is no pause in between.
+    for lane in [lane for lane in lanes if lane.is_busy][: 2 * widen]:
+        lane.widen()
 
 
 class _Lane:
@@ -365,6 +383,9 @@ class _Lane:
         # Room for one page at least, else nothing would be read ahead where there are many targets.
         self._room = _Room(max(PAGE_LIMIT, room))
         self._perform = partial(_perform, api, pages=self._pages, permissions=permissions)
+        self._api = api
+        # How many seconds are to be left for others, from its turn on.
+        self._leaves: float | None = None
         self._begun = 0
         self._taken = 0
         self._under_way: deque[Future[Reading]] = deque()
@@ -380,9 +401,22 @@ class _Lane:
     def is_busy(self) -> bool:
         return bool(self._under_way)
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether there is more to be read."""
+        return bool(self.waiting) or not all(future.done() for future in self._under_way)
+
     def widen(self) -> None:
         """Have all the room there is."""
         self._room.widen(_ROOM)
+
+    def hurry(self, left: float, lanes: Iterable[_Lane]) -> None:
+        """Wait for the next reading; read no more where others are behind and this target had its part of `left`."""
+        if self._leaves is None:
+            self._leaves = left * (1 - _MOST_TIME)
+        came = wait(list(self._under_way)[:1], max(0.0, left - self._leaves)).done
+        if left and not came and any(lane.is_reading for lane in lanes if lane is not self):
+            self._api.close("it took so long that others could not have been read")
 
     def take(self) -> Reading:
         """Wait for the next reading."""

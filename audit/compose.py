@@ -110,6 +110,7 @@ def perform(
             new_run_id=new_run_id,
             progress=progress or NoProgress(),
             warnings=clients.warnings,
+            left=reading.left,
         )
         return run_audit(job, ports)
 

@@ -150,7 +150,7 @@ class Estate:
             raise NotFound("no endpoint service", status=404, code="APIC.7314")
         return self.gateways[name]
 
-    def close(self) -> None: ...
+    def close(self, why: str = "") -> None: ...
 
 
 def instant(moment: datetime) -> str:

@@ -364,7 +364,7 @@ class FakeApi:
     def list_permissions(self, gateway_id, offset=0) -> Page[str]:
         return Page(0, 0, ())
 
-    def close(self) -> None:
+    def close(self, why: str = "") -> None:
         self.closed.set()
 
 

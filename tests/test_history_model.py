@@ -437,6 +437,7 @@ class History:
             lambda: "",
             NoProgress(),
             list,
+            lambda: 60.0,
         )
         outcome = None
         with suppress(Kill):

@@ -12,7 +12,7 @@ import pytest
 import audit.huawei.clients
 from audit.cli import main
 from audit.render import console
-from tests.emulator import Forbidden, Reset, ServerError, Throttled, Unauthorized
+from tests.emulator import Forbidden, Reset, ServerError, Slow, Throttled, Unauthorized
 from tests.lands import Lands
 
 if TYPE_CHECKING:
@@ -138,3 +138,22 @@ def test_people_are_told_in_which_target_a_gateway_is(lands: Lands, capsys: pyte
         "region": "ap-southeast-1",
         "project_id": f"{2:032x}",
     }
+
+
+def test_a_target_that_is_slow_but_alive_does_not_use_up_the_time_of_the_others(tmp_path: Path) -> None:
+    """The first one in order allows two requests a second; the others have more than may be read ahead."""
+    with ExitStack() as stack:
+        lands = Lands(tmp_path, stack, 3, gateways=40)
+        lands.estates[2].rate_limit = (1, 0.5)
+        outcome = lands.run(settings=lands.settings(AUDIT_TIME_LIMIT="10", AUDIT_CONCURRENCY="4"))
+        found = states(outcome)
+        assert (found["0", "complete"], found["1", "complete"]) == (40, 40)
+        assert found["2", "complete"] > 0
+        reasons = {entry.reason for entry in outcome.summary.coverage if entry.state == "not_covered"}
+        assert "not asked any more: it took so long that others could not have been read" in reasons
+
+
+def test_a_list_that_hangs_costs_the_others_a_part_of_the_time_only(lands: Lands) -> None:
+    lands.estates[2].fail(Slow(20), kind="instances", times=None)
+    outcome = lands.run(settings=lands.settings(AUDIT_TIME_LIMIT="8"))
+    assert {key: n for key, n in states(outcome).items() if key[0] != "2"} == {(n, "complete"): 3 for n in "013"}

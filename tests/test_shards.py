@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from tests.lands import Lands
 
 
+NOW = datetime.now(timezone.utc)
+
+
 class Still(datetime):
     """A clock that stands still."""
 
     @classmethod
-    def now(cls, tz: Any = None, _moment: datetime = datetime.now(timezone.utc)) -> Any:
-        return _moment.astimezone(tz)
+    def now(cls, tz: Any = None) -> Any:
+        return NOW.astimezone(tz)
 
 
 def summarize(lands: Lands) -> dict[str, Any]:
@@ -169,7 +172,7 @@ def test_a_gateway_that_only_the_summary_knew_is_looked_for(lands: Lands) -> Non
 def test_shards_that_share_a_run_id_are_kept_apart(lands: Lands, monkeypatch: pytest.MonkeyPatch) -> None:
     """An id is drawn anew in each shard, and many of them begin in the same second."""
     found = lands.run("single").summary.counts
-    monkeypatch.setattr(audit.compose.secrets, "token_hex", lambda _: "abcdef")
+    monkeypatch.setattr("secrets.token_hex", lambda _: "abcdef")
     monkeypatch.setattr(audit.compose, "datetime", Still)
     lands.run_shards()
     monkeypatch.undo()

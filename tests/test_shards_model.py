@@ -66,9 +66,8 @@ def change(chance: random.Random, estate: Estate) -> None:
         some = chance.choice(gateway.connections).id if gateway.connections else None
         what = chance.choice(("add", "add", "add", "status", "domain", "remove", "gateway", "gone", "door", "garbage"))
         if what == "add" or (some is None and what in {"status", "domain", "remove"}):
-            gateway.add_connection(
-                chance.choice(STATUSES), chance.choice((DOMAIN_ID, STRANGER)), timedelta(hours=chance.randrange(99), minutes=30)
-            )
+            age = timedelta(hours=chance.randrange(99), minutes=30)
+            gateway.add_connection(chance.choice(STATUSES), chance.choice((DOMAIN_ID, STRANGER)), age)
         elif what == "status":
             gateway.change(str(some), status=chance.choice(STATUSES))
         elif what == "domain":

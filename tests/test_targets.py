@@ -12,22 +12,23 @@ from audit.settings import Settings, Surroundings, load_settings
 from audit.targets import Agency, Credentials, Target
 
 KEYS = {"HUAWEICLOUD_SDK_AK": "ak-of-the-test", "HUAWEICLOUD_SDK_SK": "sk-of-the-test"}
+WITHOUT: Any = dict.fromkeys(KEYS, "")
 OWN = Credentials("own-ak", "own-sk", "own-token")
 ONE = {"region": "cn-north-4", "project_id": "p1"}
 OTHER = {"region": "cn-north-4", "project_id": "p2"}
 KEYED = {"ak": "env:HK_AK", "sk": "env:HK_SK"}
-HELD = {"HK_AK": "hk-ak", "HK_SK": "hk-sk"}
+HELD: Any = {"HK_AK": "hk-ak", "HK_SK": "hk-sk"}
 SECRET = "AKIASECRETOFTHETEST"
 
 
-def load(*targets: Any, around: Surroundings | None = None, flags: Any = None, **more: str) -> Settings:
+def load(*targets: Any, around: Surroundings | None = None, flags: Any = None, **more: Any) -> Settings:
     environment = {"AUDIT_TARGETS": json.dumps(targets), "AUDIT_STORE": "out", **KEYS, **more}
     return load_settings({n: v for n, v in environment.items() if v}, around or Surroundings(), flags or {})
 
 
-def problems_of(*targets: Any, around: Surroundings | None = None, flags: Any = None, **more: str) -> list[str]:
+def problems_of(*targets: Any, flags: Any = None, **more: Any) -> list[str]:
     with pytest.raises(UsageError) as caught:
-        load(*targets, around=around, flags=flags, **more)
+        load(*targets, flags=flags, **more)
     return list(caught.value.problems)
 
 
@@ -165,23 +166,21 @@ def test_the_flag_gateways_limits_a_run_over_many_targets():
 
 
 def test_a_token_is_for_one_project():
-    without = dict.fromkeys(KEYS, "")
-    assert load(ONE, AUDIT_TOKEN="t", **without).credentials.token == "t"
+    assert load(ONE, AUDIT_TOKEN="t", **WITHOUT).credentials.token == "t"
     said = ["AUDIT_TOKEN is good for one project; set HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK for many targets"]
-    assert problems_of(ONE, OTHER, AUDIT_TOKEN="t", **without) == said
+    assert problems_of(ONE, OTHER, AUDIT_TOKEN="t", **WITHOUT) == said
     borrowed = {**ONE, "credentials": {"agency": "a", "domain": "d"}}
-    assert problems_of(borrowed, AUDIT_TOKEN="t", **without) == said
+    assert problems_of(borrowed, AUDIT_TOKEN="t", **WITHOUT) == said
 
 
 def test_credentials_of_the_runs_own_are_missed_only_where_they_are_needed():
-    without = dict.fromkeys(KEYS, "")
     keyed = {**ONE, "credentials": KEYED}
-    assert load(keyed, **without, **HELD).credentials == Credentials()
+    assert load(keyed, **WITHOUT, **HELD).credentials == Credentials()
     missing = ["credentials are missing: set HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK, or AUDIT_TOKEN"]
-    assert problems_of(keyed, OTHER, **without, **HELD) == missing
-    assert problems_of({**OTHER, "credentials": {"agency": "a", "domain": "d"}}, **without) == missing
-    in_obs = {"AUDIT_STORE": "obs://bucket/apig", "AUDIT_OBS_ENDPOINT": "https://obs.example.com"}
-    assert problems_of(keyed, **without, **HELD, **in_obs) == missing
+    assert problems_of(keyed, OTHER, **WITHOUT, **HELD) == missing
+    assert problems_of({**OTHER, "credentials": {"agency": "a", "domain": "d"}}, **WITHOUT) == missing
+    in_obs: Any = {"AUDIT_STORE": "obs://bucket/apig", "AUDIT_OBS_ENDPOINT": "https://obs.example.com"}
+    assert problems_of(keyed, **WITHOUT, **HELD, **in_obs) == missing
 
 
 def test_credentials_of_the_runs_own_are_there_even_where_no_target_needs_them():
@@ -189,7 +188,7 @@ def test_credentials_of_the_runs_own_are_there_even_where_no_target_needs_them()
     keyed = {**ONE, "credentials": KEYED}
     assert "sk-of-the-test" in load(keyed, **HELD).secrets
     around = Surroundings(store="", keys=OWN)
-    assert load(keyed, around=around, **dict.fromkeys(KEYS, ""), **HELD).credentials == OWN
+    assert load(keyed, around=around, **WITHOUT, **HELD).credentials == OWN
 
 
 def test_a_store_in_obs_needs_an_endpoint_where_no_region_is_the_runs_own():

@@ -1,6 +1,7 @@
 """Text that is safe to show."""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -147,7 +148,7 @@ def test_what_several_threads_learn_at_once_is_all_learned():
     """Each agency that is assumed has keys of its own, and all of them are asked for at the same time."""
     redact, both = Redactor(["known already"]), threading.Barrier(2)
 
-    def slowly(secret):
+    def slowly(secret: str) -> Iterator[str]:
         with suppress(threading.BrokenBarrierError):
             both.wait(0.3)
         yield secret

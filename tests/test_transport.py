@@ -28,6 +28,7 @@ from audit.errors import (
     Unexpected,
 )
 from audit.huawei import transport as module
+from audit.huawei.pace import Pace
 from audit.huawei.permissions import Action
 from audit.huawei.signing import SignatureAuth, TokenAuth
 from audit.huawei.transport import Transport
@@ -647,10 +648,10 @@ def test_a_server_that_is_silent_for_as_long_as_patience_lasts_is_asked_no_more(
     assert len(server.estate.requests) <= 1
 
 
-def test_a_wait_beyond_patience_costs_what_was_asked_for_and_nothing_else(server):
+def test_a_wait_beyond_patience_costs_what_was_asked_for_and_nothing_else(server, monkeypatch):
+    monkeypatch.setattr(Pace, "slow", lambda *_: None)
     server.estate.fail(TooMany(4))
     with connect(server, patience=2) as transport:
-        transport._pace.slow = lambda _: None
         assert str(refusal(transport)).endswith("after 1 try; the next try would be in 4 s, which is too late")
         assert ask(transport)
 

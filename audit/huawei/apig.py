@@ -74,9 +74,9 @@ class Apig:
         path, params = f"{self._endpoint(gateway_id)}/permissions", {"offset": offset, "limit": limit}
         return self._transport.get(path, params, decode_permissions, permission=LIST_PERMISSIONS)
 
-    def close(self) -> None:
-        """Send nothing more and let every waiting request fail."""
-        self._transport.close()
+    def close(self, why: str = "") -> None:
+        """Send nothing more and let every waiting request fail; `why` is what their errors say."""
+        self._transport.close(why)
 
     def _endpoint(self, gateway_id: str) -> str:
         return f"{self._instances}/{quote(gateway_id, safe='')}/vpc-endpoint"

@@ -135,8 +135,10 @@ class Transport:
                 self._pace.pause(wait)
         raise AssertionError("unreachable")
 
-    def close(self) -> None:
-        """Send nothing any more; whoever waits for a turn is told at once."""
+    def close(self, why: str = "") -> None:
+        """Send nothing any more; whoever waits for a turn is told at once, and why."""
+        if why:
+            self._stopped_by = self._stopped_by or OutOfTime(why)
         self._pace.stop()
         self._http.close()
 
