@@ -63,6 +63,8 @@ def perform(
     """
     redact = Redactor(settings.secrets)
     configure_logging(settings.log_level, redact)
+    if settings.gateways and options.mode in {FAN_OUT, SHARD, SUMMARIZE}:
+        raise OptionsError([f"--gateways cannot be given beside --mode {options.mode}"])
     options = replace(options, gateways=options.gateways or settings.gateways)
     if options.mode == FAN_OUT and not settings.function_urn:
         raise UsageError([f"{PREFIX}FUNCTION_URN is missing: --mode fan-out starts this function for each target"])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +19,9 @@ from audit.huawei.transport import Transport
 from audit.targets import Agency, Credentials
 from audit.text import Redactor
 from tests.emulator import ApigServer, Body, Estate, IamError, ServerError, Slow, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NAMED = Agency("apig-audit", "retail")
 
@@ -135,9 +137,7 @@ def test_an_agency_that_is_not_there_is_named(server: ApigServer) -> None:
         assert 'the agency "nobody" of account "retail" could not be assumed: HTTP 404' in str(stranger.refusal())
 
 
-def test_a_wrong_key_is_tried_once_and_stands_in_no_error(
-    server: ApigServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_wrong_key_is_tried_once_and_stands_in_no_error(server: ApigServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "audit")
     wrong = Borrower(server, secret="wrong-secret-of-the-test")
     with closing(wrong.transport):

@@ -45,7 +45,7 @@ def test_until_then_no_more_are_under_way_than_may_be_refused():
     began = time.monotonic()
     with ThreadPoolExecutor(3) as pool:
         hung = [pool.submit(ask, trial, answered, accepted=True, seconds=0.4) for _ in range(MOST_REFUSALS)]
-        while not trial._under_way == MOST_REFUSALS:
+        while trial._under_way != MOST_REFUSALS:
             assert time.monotonic() - began < 5
         assert not ask(trial, answered, accepted=True, patience=0.05)
         assert ask(trial, answered, accepted=True)
