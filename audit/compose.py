@@ -137,7 +137,9 @@ def _source(
     if options.mode == SUMMARIZE:
         archive = open_archive(settings.store / shard_folder(target.name), deadline)
         oldest = format_time(now - settings.shard_max_age)
-        return ShardSource(name=target.name, api=api, wanted=target.gateways, archive=archive, oldest=oldest)
+        return ShardSource(
+            name=target.name, api=api, wanted=target.gateways, archive=archive, oldest=oldest, now=format_time(now)
+        )
     # Ids that the options name may be in any target.
     owned = not options.gateways or len(settings.targets) == 1
     return Source(target.name, api, options.gateways or target.gateways, owned)

@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 
 class ShardSource(Source, frozen=True, kw_only=True):
-    """A target that a shard reads. `oldest`: a run of it that began before that instant is too old to be spoken of."""
+    """A target that a shard reads. `oldest`: a run of it that began before that instant is too old to be spoken of.
+
+    `now`: when the summary began.
+    """
 
     archive: Archive
     oldest: str
+    now: str
 
     def plan(self, known: Collection[Gateway]) -> Plan:
         try:
@@ -52,6 +56,10 @@ class ShardSource(Source, frozen=True, kw_only=True):
         run = self.archive.latest()
         if run is None:
             raise StateError(f"shard {self.name} has left no run yet")
+        # One that was overtaken is recorded last, though what it read is older.
+        newest = max((point.now for point in run.manifest.trend if point.now <= self.now), default="")
+        if run.manifest.now < newest:
+            run = next(earlier for earlier in self.archive.chain() if earlier.manifest.now == newest)
         if run.manifest.now < self.oldest:
             raise StateError(f"shard {self.name} is stale: its last run that was recorded is of {run.manifest.now}")
         places = {(entry.region, entry.project_id) for entry in run.manifest.coverage if entry.state != "out_of_scope"}

@@ -25,15 +25,14 @@ if TYPE_CHECKING:
     from tests.lands import Lands
 
 
-NOW = datetime.now(timezone.utc)
-
-
 class Still(datetime):
     """A clock that stands still."""
 
+    moment = datetime.now(timezone.utc)
+
     @classmethod
     def now(cls, tz: Any = None) -> Any:
-        return NOW.astimezone(tz)
+        return cls.moment.astimezone(tz)
 
 
 def summarize(lands: Lands) -> dict[str, Any]:
@@ -198,6 +197,27 @@ def test_a_name_that_another_project_had_is_no_shard_of_this_one(lands: Lands) -
         lands.estates[0].project_id: "shard t1 read another project last",
         lands.estates[1].project_id: "shard t0 read another project last",
     }
+
+
+def test_a_shard_that_its_successor_overtook_does_not_set_the_clock_back(lands: Lands) -> None:
+    """It began earlier and was recorded later: what it read is older than what is known."""
+    lands.run_shards()
+    lands.run(mode="summarize")
+    began, estate = datetime.now(timezone.utc), lands.estates[0]
+    time.sleep(1.1)
+    stranger = estate.gateways[0].add_connection(status="accepted", domain_id=STRANGER)
+    lands.run_shards()
+    lands.run(mode="summarize")
+    newest = {shard["target"]: shard["run_id"] for shard in lands.manifest()["shards"]}
+    estate.gateways[0].remove(stranger.id)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit.compose, "datetime", type("Then", (Still,), {"moment": began}))
+        lands.run(mode="shard", target="t0")
+    outcome = lands.run(mode="summarize")
+    assert {shard["target"]: shard["run_id"] for shard in lands.manifest()["shards"]} == newest
+    assert outcome.summary.counts.by_status["resolved"] == 0
+    lands.run_shards()
+    assert lands.run(mode="summarize").summary.counts.by_status["resolved"] == 1
 
 
 def test_a_shard_tells_no_one_and_keeps_a_chain_of_its_own(lands: Lands, tmp_path: Path) -> None:
