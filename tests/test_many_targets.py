@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from contextlib import ExitStack
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -96,6 +97,13 @@ def test_a_gateway_that_the_options_name_may_be_in_any_target(lands: Lands) -> N
 def test_a_gateway_that_was_found_nowhere_is_forgotten_after_the_run_that_named_it(lands: Lands) -> None:
     lands.run(gateways=["nowhere"])
     assert "nowhere" not in {entry.gateway_id for entry in lands.run().summary.coverage}
+
+
+def test_a_wrong_clock_is_one_problem_not_one_for_each_target(lands: Lands) -> None:
+    for estate in lands.estates:
+        estate.clock_skew = timedelta(minutes=5)
+    (problem,) = lands.run().summary.problems
+    assert problem.startswith("t2 and 3 more: this machine's clock is ")
 
 
 def test_where_a_list_could_not_be_read_no_gateway_is_said_to_be_nowhere(lands: Lands) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +219,33 @@ def test_a_shard_that_its_successor_overtook_does_not_set_the_clock_back(lands: 
     assert outcome.summary.counts.by_status["resolved"] == 0
     lands.run_shards()
     assert lands.run(mode="summarize").summary.counts.by_status["resolved"] == 1
+
+
+def test_findings_live_on_whatever_way_they_are_read(lands: Lands) -> None:
+    """From one target to many, to shards and back; without one of them, and with another name for it."""
+    first = lands.targets()[0]
+    names = {"AUDIT_REGION": "region", "AUDIT_PROJECT_ID": "project_id", "AUDIT_APIG_ENDPOINT": "endpoint"}
+    alone = {name: first[key] for name, key in names.items()} | {"AUDIT_TARGETS": ""}
+    found: dict[str, Any] = {}
+
+    def go(**changes: Any) -> Counter[str]:
+        options = {"mode": changes.pop("mode")} if "mode" in changes else {}
+        lands.run(settings=lands.settings(**changes), **options)
+        found.update({line["uid"]: line for line in lands.findings() if line["status"] == "new"})
+        assert found.keys() == {line["uid"] for line in lands.findings()}
+        return Counter(line["status"] for line in lands.findings())
+
+    assert go(**alone) == {"new": 2}
+    assert go() == {"ongoing": 2, "new": 6}
+    assert go(**alone)["resolved"] == 0
+    lands.run_shards()
+    assert go(mode="summarize") == {"ongoing": 8}
+    assert go(AUDIT_TARGETS=json.dumps(lands.targets()[1:])) == {"ongoing": 8}
+    renamed = json.dumps([{**first, "name": "renamed"}, *lands.targets()[1:]])
+    assert go(mode="summarize", AUDIT_TARGETS=renamed) == {"ongoing": 6, "unverified": 2}
+    lands.run(settings=lands.settings(AUDIT_TARGETS=renamed), mode="shard", target="renamed")
+    assert go(mode="summarize", AUDIT_TARGETS=renamed) == {"ongoing": 8}
+    assert go() == {"ongoing": 8}
 
 
 def test_a_shard_tells_no_one_and_keeps_a_chain_of_its_own(lands: Lands, tmp_path: Path) -> None:

@@ -60,9 +60,12 @@ class Clients:
 
     def warnings(self) -> list[str]:
         """Say what transports have to warn of, and of which target where there are several."""
-        several = len(self._settings.targets) > 1
-        said = ((name, text) for name, transport in self._transports.items() for text in transport.warnings())
-        return [f"{name}: {text}" if several else text for name, text in said]
+        said = [(name, text) for name, transport in self._transports.items() for text in transport.warnings()]
+        if len(self._settings.targets) == 1 or not said:
+            return [text for _, text in said]
+        # It is one clock that is wrong, and it needs no line for each target.
+        name, text = said[0]
+        return [f"{name}{f' and {len(said) - 1} more' if len(said) > 1 else ''}: {text}"]
 
     def _open(self, name: str, endpoint: str, auth: AuthBase, holder: Credentials | Agency) -> Transport:
         self._transports[name] = Transport(
