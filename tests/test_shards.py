@@ -17,6 +17,7 @@ from audit.compose import open_archive
 from audit.errors import OptionsError, UsageError
 from audit.verify import Verifier
 from tests.emulator import Forbidden
+from tests.seaweed import BUCKET
 from tests.world import STRANGER
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from audit.outcome import Outcome
     from tests.lands import Lands
+    from tests.seaweed import Obs
 
 
 class Still(datetime):
@@ -246,6 +248,27 @@ def test_findings_live_on_whatever_way_they_are_read(lands: Lands) -> None:
     lands.run(settings=lands.settings(AUDIT_TARGETS=renamed), mode="shard", target="renamed")
     assert go(mode="summarize", AUDIT_TARGETS=renamed) == {"ongoing": 8}
     assert go() == {"ongoing": 8}
+
+
+def test_shards_and_their_summary_live_in_obs_too(lands: Lands, obs: Obs, tmp_path: Path) -> None:
+    obs.keys[lands.estates[0].access_key] = (lands.estates[0].secret_key, None)
+    root = f"obs://{BUCKET}/{tmp_path.name}"
+    settings = lands.settings(AUDIT_STORE=root, AUDIT_OBS_ENDPOINT=obs.origin)
+    for target in lands.targets():
+        lands.run(settings=settings, mode="shard", target=target["name"])
+    summary = lands.run(settings=settings, mode="summarize").summary
+    assert {entry.state for entry in summary.coverage} == {"complete"}
+    told = lands.receiver.deliveries[-1].json()["data"]
+    assert f"/{tmp_path.name}/{summary.report}?" in told["report"]
+    archive = open_archive(settings.store)
+    assert Verifier(archive.store).verify().problems == []
+    (latest,) = archive.chain()
+    assert [shard.manifest.split("/")[:2] for shard in latest.manifest.shards] == [
+        ["shards", f"t{n}"] for n in (2, 0, 3, 1)
+    ]
+    shard = open_archive(settings.store / "shards/t2").latest()
+    assert shard is not None
+    assert shard.manifest.run_id == latest.manifest.shards[0].run_id
 
 
 def test_a_shard_tells_no_one_and_keeps_a_chain_of_its_own(lands: Lands, tmp_path: Path) -> None:
