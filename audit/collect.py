@@ -187,9 +187,10 @@ class Collector:
         apis = [source.api for source in self._sources.values()]
         begun = read_gateways(apis, self.steps, self._concurrency, self._left, permissions=self._permissions)
         with closing(begun) as readings:
-            for reading in readings:
+            for read in readings:
+                reading = self._recall(read)
                 self._done.append(reading if not reading.connections else replace(reading, connections=()))
-                yield self._recall(reading)
+                yield reading
 
     def _recall(self, reading: Reading) -> Reading:
         """Add what another run read to what it said of it."""
@@ -200,7 +201,11 @@ class Collector:
         # Targets follow one another: one run at a time is open. By target, as runs of two chains may have the same id.
         if place not in self._recalled:
             self._recalled = {place: _Recalled(run.connections(), run.manifest.run_id)}
-        return self._recalled[place].complete(reading)
+        reading = self._recalled[place].complete(reading)
+        if self._permissions and reading.state == "complete" and reading.permissions is None and not reading.gone:
+            why = "permissions: not read by its shard, whose rules did not ask for them"
+            return replace(reading, state="partial", reason=why, permissions_refused=True)
+        return reading
 
     def rewind(self, rows: Iterable[Connection], run_id: str) -> None:
         """Begin again with what was read; `rows` are all connections as run `run_id` wrote them."""

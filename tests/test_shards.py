@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import Counter
 from datetime import datetime, timezone
@@ -15,6 +16,7 @@ import audit.compose
 from audit.archive import Archive
 from audit.compose import open_archive
 from audit.errors import OptionsError, UsageError
+from audit.settings import RULES_BESIDE_HANDLER
 from audit.verify import Verifier
 from tests.emulator import Forbidden
 from tests.seaweed import BUCKET
@@ -269,6 +271,22 @@ def test_shards_and_their_summary_live_in_obs_too(lands: Lands, obs: Obs, tmp_pa
     shard = open_archive(settings.store / "shards/t2").latest()
     assert shard is not None
     assert shard.manifest.run_id == latest.manifest.shards[0].run_id
+
+
+def test_what_rules_need_and_shards_did_not_read_is_a_gap(lands: Lands) -> None:
+    """Rules may be deployed between a fan-out and its summary; "clean" is said of what was read only."""
+    for gateway in (gateway for estate in lands.estates for gateway in estate.gateways):
+        gateway.permissions = ["*"]
+    lands.run_shards()
+    shutil.copy(RULES_BESIDE_HANDLER / "no-open-door.json", lands.rules_dir)
+    summary = lands.run(mode="summarize").summary
+    why = "permissions: not read by its shard, whose rules did not ask for them"
+    assert summary.exit_code == 3
+    assert {(entry.state, entry.reason) for entry in summary.coverage} == {("partial", why)}
+    assert summary.counts.by_status["new"] == 8
+    lands.run_shards()
+    summary = lands.run(mode="summarize").summary
+    assert (summary.exit_code, summary.counts.by_status["new"], summary.counts.by_status["ongoing"]) == (1, 12, 8)
 
 
 def test_a_shard_tells_no_one_and_keeps_a_chain_of_its_own(lands: Lands, tmp_path: Path) -> None:
