@@ -13,7 +13,7 @@ import pytest
 
 import handler
 from audit.settings import RULES_BESIDE_HANDLER
-from tests.emulator import broken, receive, scripted, seeded, serve
+from tests.emulator import Throttled, broken, receive, scripted, seeded, serve
 from tests.emulator.functions import Run
 from tests.emulator.samples import RETAIL, build_landscape
 from tests.emulator_client import invoke
@@ -153,7 +153,7 @@ def test_what_is_lost_is_named_and_the_next_round_repairs_it(cloud: Cloud) -> No
     assert cloud.told()["changes"]["gaps closed"] == 2
 
 
-def test_an_agency_that_refuses_and_a_region_that_is_down_cost_their_own_coverage(cloud: Cloud) -> None:
+def test_a_refused_agency_a_region_that_is_down_and_a_throttled_project_cost_their_own_coverage(cloud: Cloud) -> None:
     with broken("resets") as url:
         down = cloud.estate.projects[1]
         cloud.estate.elsewhere[down.region] = url
@@ -161,11 +161,15 @@ def test_an_agency_that_refuses_and_a_region_that_is_down_cost_their_own_coverag
         targets = cloud.estate.targets(cloud.server.url)
         targets[7]["credentials"]["agency"] = "nobody"
         gone = {project.id for project in cloud.estate.projects if project.region == down.region} | {refused.id}
+        throttled = next(project for project in cloud.estate.projects if project.id not in gone)
+        cloud.estate.fail(Throttled("3600"), project=throttled, times=None)
+        gone |= {throttled.id}
         summary = cloud.call(cloud.deploy("single", AUDIT_TARGETS=json.dumps(targets)), "")
     assert missing(summary) == gone
     assert summary["exit_code"] == 3
     reasons = {entry["project_id"]: entry["reason"] for entry in summary["coverage"] if entry["gateway_id"] is None}
     assert 'the agency "nobody" of account "account-01" could not be assumed' in reasons[refused.id]
+    assert reasons[throttled.id].startswith("HTTP 429 APIG.0308")
     assert len([entry for entry in summary["coverage"] if entry["state"] == "complete"]) == 3 * (10 - len(gone))
 
 
