@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from audit.archive import CONNECTIONS, GATEWAYS, Archive, Counts, StoredRun
-from audit.collect import Plan, Source, plan_known, plan_unread
+from audit.collect import Source
 from audit.errors import ApiError, StateError, StoreError
 from audit.model import Coverage, GatewayKey, Reading
 from audit.outcome import Outcome, Summary
+from audit.plan import Plan, plan_known, plan_unread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audit.collect import Step, find_existing, plan_reading, read_gateways
 from audit.deadline import Deadline
 from audit.errors import ApiError
 from audit.huawei.apig import Apig
@@ -18,6 +17,8 @@ from audit.huawei.signing import SignatureAuth
 from audit.huawei.transport import Transport
 from audit.model import EndpointConnection, Gateway, Reading
 from audit.paging import Page
+from audit.plan import Step, plan_reading
+from audit.reading import find_existing, read_gateways
 from audit.targets import Credentials
 from audit.text import Redactor
 from tests.builders import gateway, record
