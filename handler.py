@@ -12,7 +12,8 @@ import msgspec
 from audit.compose import perform
 from audit.errors import AuditError, OptionsError, UsageError
 from audit.huawei.function import environment_of, is_http, parse_event, surroundings_of
-from audit.settings import load_settings, parse_options
+from audit.options import parse_options
+from audit.settings import load_settings
 from audit.text import describe_defect, printable
 
 if TYPE_CHECKING:

@@ -18,10 +18,8 @@ from audit.archive import (
     Archive,
     Link,
     Manifest,
-    ObjectWriter,
     RuleUsed,
     RunScope,
-    StoredObject,
     StoredRun,
     TrendPoint,
     folder_of,
@@ -34,6 +32,7 @@ from audit.evaluate import Judge
 from audit.extent import Extent
 from audit.line import Job, Line, Pages, Progress
 from audit.model import NARROWED, Connection, Finding
+from audit.objects import ObjectWriter, StoredObject
 from audit.outcome import ManifestRef, Outcome, Summary, Tally
 from audit.reconcile import Run
 from audit.render.report import render_report

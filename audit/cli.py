@@ -19,6 +19,7 @@ from audit.archive import RUN_ID, shard_folder
 from audit.errors import AuditError, DeliveryError, OptionsError, StateError, StoreError, UsageError
 from audit.history import compare_runs, find_run, run_at, runs_between
 from audit.model import SEVERITIES
+from audit.options import FAN_OUT, OPTIONS, parse_options
 from audit.outcome import NEVER
 from audit.rehearse import choose_receiver, preview, send_test
 from audit.render import console, past, sheet
@@ -28,17 +29,7 @@ from audit.render.report import render_report
 from audit.ruleset.cases import failing_cases
 from audit.ruleset.describe import explain_rule
 from audit.ruleset.problems import nearest
-from audit.settings import (
-    FAN_OUT,
-    OPTIONS,
-    SETTINGS,
-    Surroundings,
-    load_receivers,
-    load_rule_places,
-    load_settings,
-    load_store,
-    parse_options,
-)
+from audit.settings import SETTINGS, Surroundings, load_receivers, load_rule_places, load_settings, load_store
 from audit.text import describe_defect, printable
 from audit.times import format_time
 

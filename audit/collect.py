@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from audit.archive import Slices
 from audit.model import Connection, Coverage, Gateway, GatewayKey, Reading
+from audit.objects import Slices
 from audit.plan import Api, Plan, Step, decide, plan_reading, sort_steps
 from audit.reading import find_existing, read_gateways
 

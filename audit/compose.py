@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from audit.app import Ports, run_audit
-from audit.archive import Archive, TargetRef, shard_folder, temporary_room
+from audit.archive import Archive, TargetRef, shard_folder
 from audit.collect import Source
 from audit.deadline import Deadline
 from audit.errors import OptionsError, StoreError, UsageError
 from audit.huawei.clients import Clients
 from audit.line import Job
+from audit.objects import temporary_room
+from audit.options import FAN_OUT, SHARD, SUMMARIZE
 from audit.ruleset.load import load_rule_set
 from audit.ruleset.problems import unknown
-from audit.settings import FAN_OUT, LONGEST_RUN, PREFIX, SHARD, SUMMARIZE, ObsPlace
+from audit.settings import LONGEST_RUN, PREFIX, ObsPlace
 from audit.shards import ShardSource, start_shards
 from audit.store import LocalStore, read_object
 from audit.tell import Telling
@@ -33,10 +35,11 @@ from audit.webhook import SECONDS, WebhookSender
 if TYPE_CHECKING:
     from audit.line import Progress
     from audit.model import Reading
+    from audit.options import RunOptions
     from audit.outcome import Outcome
     from audit.receivers import Receiver
     from audit.ruleset.load import RuleSet
-    from audit.settings import RunOptions, Settings
+    from audit.settings import Settings
     from audit.store import Store
     from audit.targets import Target
 
@@ -63,15 +66,10 @@ def perform(
     """
     redact = Redactor(settings.secrets)
     configure_logging(settings.log_level, redact)
-    if settings.gateways and options.mode in {FAN_OUT, SHARD, SUMMARIZE}:
-        raise OptionsError([f"--gateways cannot be given beside --mode {options.mode}"])
-    options = replace(options, gateways=options.gateways or settings.gateways)
-    if options.mode == FAN_OUT and not settings.function_urn:
-        raise UsageError([f"{PREFIX}FUNCTION_URN is missing: --mode fan-out starts this function for each target"])
-    if options.mode == FAN_OUT and not settings.credentials.secrets:
-        raise UsageError(["credentials are missing: --mode fan-out needs HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK"])
+    _check_mode(settings, options)
     if options.mode == SHARD:
         settings = _narrow(settings, options.target)
+    options = replace(options, gateways=options.gateways or settings.gateways, mode=options.mode or mode)
     now = datetime.now(timezone.utc)
     whole = Deadline(settings.time_limit)
     reading, storing = (_ending_before(settings.time_limit, *kept) for kept in (_PUBLISH, _TELL))
@@ -79,28 +77,12 @@ def perform(
     def new_run_id() -> str:
         return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
-    job = Job(
-        run_id=new_run_id(),
-        now=now,
-        mode=options.mode or mode,
-        rule_set=load_rules(settings.rules_dir, settings.policy, whole),
-        gateways=options.gateways or tuple(dict.fromkeys(gid for one in settings.targets for gid in one.gateways)),
-        rule_ids=options.rules,
-        dry_run=options.dry_run,
-        fail_on=fail_on,
-        concurrency=settings.concurrency,
-        targets=tuple(TargetRef(one.name, one.region, one.project_id) for one in settings.targets)
-        if len(settings.targets) > 1
-        else (),
-    )
-    job.rule_set.select(job.rule_ids)  # an unknown rule is an error before anything is read
+    rule_set = load_rules(settings.rules_dir, settings.policy, whole)
+    rule_set.select(options.rules)  # an unknown rule is an error before anything is read
+    job = _plan_job(settings, options, new_run_id(), now, rule_set, fail_on)
     with Clients(settings, reading, redact) as clients:
         if options.mode == FAN_OUT:
-            functions = clients.functions()
-            events: dict[Target, dict[str, object]] = {
-                target: {"mode": SHARD, "target": target.name} for target in settings.targets
-            }
-            return start_shards(job.run_id, events, functions.start, settings.concurrency)
+            return _fan_out(settings, clients, job.run_id)
         archive = open_archive(settings.store, storing)
         sender = WebhookSender(whole, redact, len(settings.receivers))
         silent = "dry run" if options.dry_run else "" if options.notify else "not wanted in this run"
@@ -115,6 +97,43 @@ def perform(
             left=reading.left,
         )
         return run_audit(job, ports)
+
+
+def _check_mode(settings: Settings, options: RunOptions) -> None:
+    """Raise UsageError where the settings do not go with the mode."""
+    if settings.gateways and options.mode in {FAN_OUT, SHARD, SUMMARIZE}:
+        raise OptionsError([f"--gateways cannot be given beside --mode {options.mode}"])
+    if options.mode == FAN_OUT and not settings.function_urn:
+        raise UsageError([f"{PREFIX}FUNCTION_URN is missing: --mode fan-out starts this function for each target"])
+    if options.mode == FAN_OUT and not settings.credentials.secrets:
+        raise UsageError(["credentials are missing: --mode fan-out needs HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK"])
+
+
+def _plan_job(
+    settings: Settings, options: RunOptions, run_id: str, now: datetime, rule_set: RuleSet, fail_on: str
+) -> Job:
+    targets = settings.targets
+    named = [TargetRef(target.name, target.region, target.project_id) for target in targets]
+    return Job(
+        run_id=run_id,
+        now=now,
+        mode=options.mode,
+        rule_set=rule_set,
+        gateways=options.gateways or tuple(dict.fromkeys(gid for target in targets for gid in target.gateways)),
+        rule_ids=options.rules,
+        dry_run=options.dry_run,
+        fail_on=fail_on,
+        concurrency=settings.concurrency,
+        targets=tuple(named) if len(named) > 1 else (),
+    )
+
+
+def _fan_out(settings: Settings, clients: Clients, run_id: str) -> Outcome:
+    functions = clients.functions()
+    events: dict[Target, dict[str, object]] = {
+        target: {"mode": SHARD, "target": target.name} for target in settings.targets
+    }
+    return start_shards(run_id, events, functions.start, settings.concurrency)
 
 
 def _ending_before(limit: float, seconds: float, part: float) -> Deadline:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from audit.archive import CONNECTIONS, EVENTS, FINDINGS, GATEWAYS, SHEET, LineWriter, ObjectWriter, Slices
+from audit.archive import CONNECTIONS, EVENTS, FINDINGS, GATEWAYS, SHEET
 from audit.model import BEHIND_ALL, Connection, Coverage, Finding, GatewayKey, Reading
+from audit.objects import LineWriter, ObjectWriter, Slices
 from audit.reconcile import Resolve, Run, Slice, carry, keep, reconcile, resolve_in_estate, resolve_in_gateway, vanished
 from audit.render import sheet
 from audit.render.ocsf import build_event
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from datetime import datetime
 
-    from audit.archive import StoredObject, StoredRun, TargetRef
+    from audit.archive import StoredRun, TargetRef
     from audit.collect import Collector
     from audit.evaluate import Judge, Verdict
+    from audit.objects import StoredObject
     from audit.outcome import Tally
     from audit.ruleset.load import RuleSet
     from audit.store import Store

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
-from audit.archive import Slices
 from audit.evaluate import Judge
 from audit.model import Connection, Coverage, Finding, GatewayKey, Reading
+from audit.objects import Slices
 from audit.ruleset.parse import WAIVER_EXPIRED
 from audit.times import parse_time
 

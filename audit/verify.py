@@ -20,8 +20,8 @@ from audit.tell import RECEIVERS, read_told
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from audit.archive import StoredObject
     from audit.notify import Told
+    from audit.objects import StoredObject
     from audit.store import Store
 
 _CHUNK = 1 << 20

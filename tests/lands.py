@@ -9,7 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from audit.compose import perform
-from audit.settings import RULES_BESIDE_HANDLER, Settings, Surroundings, load_settings, parse_options
+from audit.options import parse_options
+from audit.settings import RULES_BESIDE_HANDLER, Settings, Surroundings, load_settings
 from tests.emulator import Estate, receive, serve
 from tests.world import POLICY, RULES, STRANGER
 

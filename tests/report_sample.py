@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from audit.archive import Counts, Link, Manifest, RuleUsed, RunScope, StoredObject, TrendPoint, folder_of
+from audit.archive import Counts, Link, Manifest, RuleUsed, RunScope, TrendPoint, folder_of
 from audit.model import SEVERITIES, STATUSES, Coverage, Finding
+from audit.objects import StoredObject
 from audit.ruleset.load import RuleSet, load_rule_set
 from audit.settings import RULES_BESIDE_HANDLER
 from audit.times import format_time

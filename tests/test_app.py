@@ -16,8 +16,9 @@ from audit import app
 from audit.archive import TREND_RUNS, Archive
 from audit.compose import open_archive, perform
 from audit.errors import StoreError
+from audit.options import RunOptions
 from audit.rehearse import preview
-from audit.settings import RULES_BESIDE_HANDLER, RunOptions, Surroundings, load_settings
+from audit.settings import RULES_BESIDE_HANDLER, Surroundings, load_settings
 from audit.store import LocalStore
 from audit.verify import Verifier
 from tests.emulator import Body, Forbidden, Unauthorized

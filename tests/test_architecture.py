@@ -15,7 +15,7 @@ import audit
 ROOT = Path(audit.__file__).parent
 ADAPTERS = {
     "audit.compose", "audit.cli", "audit.settings", "audit.exchange", "audit.webhook", "audit.deadline", "audit.route",
-    "audit.targets",
+    "audit.targets", "audit.options",
     "audit.huawei.apig", "audit.huawei.function", "audit.huawei.obs",
     "audit.huawei.clients", "audit.huawei.functions", "audit.huawei.iam", "audit.huawei.trial",
     "audit.huawei.obs_client", "audit.huawei.pace", "audit.huawei.permissions", "audit.huawei.signing",

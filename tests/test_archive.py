@@ -16,15 +16,14 @@ from audit.archive import (
     LATEST,
     Archive,
     Counts,
-    LineWriter,
     Link,
     Manifest,
     RunScope,
-    Slices,
     folder_of,
-)  # fmt: skip
+)
 from audit.errors import StateError, StoreError
 from audit.model import GatewayKey
+from audit.objects import LineWriter, Slices
 from audit.store import LocalStore
 from tests.builders import NOW_TEXT, RUN_ID, connection, finding, gateway
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from audit.compose import open_archive, perform
-from audit.settings import RunOptions, Surroundings, load_settings
+from audit.options import RunOptions
+from audit.settings import Surroundings, load_settings
 from audit.verify import Verifier
 from tests.emulator import broken
 

@@ -34,7 +34,8 @@ from audit.errors import StoreError, Unencrypted, Unsure, UsageError
 from audit.huawei import obs as obs_module
 from audit.huawei import obs_client
 from audit.huawei.obs import ObsStore
-from audit.settings import ObsPlace, RunOptions, Surroundings, load_settings
+from audit.options import RunOptions
+from audit.settings import ObsPlace, Surroundings, load_settings
 from audit.store import read_object
 from audit.targets import Credentials
 from audit.verify import Verifier

@@ -28,7 +28,8 @@ from audit.huawei.permissions import (
     Action,
     describe,
 )
-from audit.settings import RULES_BESIDE_HANDLER, ObsPlace, RunOptions, Surroundings, load_settings
+from audit.options import RunOptions
+from audit.settings import RULES_BESIDE_HANDLER, ObsPlace, Surroundings, load_settings
 from audit.store import read_object
 from audit.targets import Credentials
 from tests.seaweed import AK, BUCKET, SK, refusal

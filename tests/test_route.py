@@ -14,8 +14,9 @@ from audit.errors import DeliveryError, StoreError, UsageError
 from audit.exchange import ExchangeError, HttpClient
 from audit.huawei import obs_client
 from audit.huawei.obs import ObsStore
+from audit.options import RunOptions
 from audit.route import find_route
-from audit.settings import ObsPlace, RunOptions, Surroundings, load_settings
+from audit.settings import ObsPlace, Surroundings, load_settings
 from audit.store import read_object
 from audit.targets import Credentials
 from tests.test_exchange import ask, saying, wire

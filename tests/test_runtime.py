@@ -16,7 +16,8 @@ import pytest
 
 import package
 from audit.compose import perform
-from audit.settings import RunOptions, Surroundings, load_settings
+from audit.options import RunOptions
+from audit.settings import Surroundings, load_settings
 from tests.emulator import serve
 from tests.emulator.chat import ChatService, chat
 from tests.emulator.samples import SAMPLE_POLICY, build_sample

@@ -8,19 +8,18 @@ from typing import Any
 import pytest
 
 from audit.errors import OptionsError, UsageError
+from audit.options import RunOptions, parse_options
 from audit.render.kinds import KINDS
 from audit.settings import (
     LONGEST_RUN,
     RULES_BESIDE_HANDLER,
     SETTINGS,
     ObsPlace,
-    RunOptions,
     Settings,
     Surroundings,
     load_rule_places,
     load_settings,
     load_store,
-    parse_options,
 )
 from audit.targets import Credentials
 

@@ -21,8 +21,9 @@ import yaml
 
 from audit.errors import UsageError
 from audit.huawei.function import parse_event
+from audit.options import parse_options
 from audit.receivers import REFERENCE
-from audit.settings import PREFIX, SETTINGS, Settings, Surroundings, load_settings, parse_options
+from audit.settings import PREFIX, SETTINGS, Settings, Surroundings, load_settings
 from audit.targets import Credentials
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import jsonschema
 
 import audit.model
 from audit.compose import perform
-from audit.settings import RULES_BESIDE_HANDLER, RunOptions, Surroundings, load_settings
+from audit.options import RunOptions
+from audit.settings import RULES_BESIDE_HANDLER, Surroundings, load_settings
 from tests.emulator import Estate, receive, serve
 from tests.emulator.connection import DOMAIN_ID
 

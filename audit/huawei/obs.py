@@ -16,10 +16,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 from obs import PutObjectHeader, SseKmsHeader
 
-from audit.archive import temporary_room
 from audit.errors import StoreError, Unencrypted, Unsure
 from audit.exchange import ExchangeError
 from audit.huawei.obs_client import SafeClient
+from audit.objects import temporary_room
 from audit.text import printable
 
 if TYPE_CHECKING:
