@@ -67,7 +67,9 @@ def without_bytecode(environment: dict[str, str], directory: Path) -> dict[str, 
     environment = {**environment, "PYTHONPYCACHEPREFIX": str(directory)}
     until_ready(FUNCTION, environment)
     for part in (ROOT, Path(sysconfig.get_path("purelib"))):
-        shutil.rmtree(directory / part.relative_to(part.anchor))
+        cached = directory / part.relative_to(part.anchor)
+        if cached.exists():  # packages may lie below the sources, and be gone with them
+            shutil.rmtree(cached)
     return {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
