@@ -165,3 +165,18 @@ def test_a_list_that_hangs_costs_the_others_a_part_of_the_time_only(lands: Lands
     lands.estates[2].fail(Slow(20), kind="instances", times=None)
     outcome = lands.run(settings=lands.settings(AUDIT_TIME_LIMIT="8"))
     assert {key: n for key, n in states(outcome).items() if key[0] != "2"} == {(n, "complete"): 3 for n in "013"}
+
+
+def test_a_list_that_breaks_off_half_way_costs_its_own_target(lands: Lands) -> None:
+    """What the first pages listed is not taken for all there is."""
+    lands.run()
+    broken_off = lands.estates[1]
+    broken_off.page_cap = 1
+    broken_off.fail(Forbidden(), kind="instances", times=None, after=1)
+    outcome = lands.run()
+    assert outcome.summary.exit_code == 3
+    assert states(outcome) == {**{(n, "complete"): 3 for n in "023"}, ("1", "not_covered"): 4}
+    assert {line["status"] for line in lands.lines() if line["gateway"]["project_id"][-1] == "1"} == {"unverified"}
+    broken_off.heal()
+    assert lands.run().summary.exit_code == 1
+    assert {line["status"] for line in lands.findings()} == {"ongoing"}
